@@ -1,0 +1,318 @@
+"""Case, Measurement, Settings, Environment, Manifest: plain data that is written to a run folder. No torch, no kernels.
+
+A quantity ends in its SI unit and means *per call*. None means "not measured", never zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "skipped", "wrong", "failed", "timeout", "invalid"]
+STATUSES: tuple[Status, ...] = ("ok", "skipped", "wrong", "failed", "timeout", "invalid")
+Phase = Literal["start", "build", "check", "memory", "warmup", "timing", "energy", "recheck"]
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """Kernel x problem x device x seed: one row of the results."""
+
+    kernel: str
+    """"attention/fused"."""
+    family: str
+    """What kernels of different operators have in common: eager, sdpa, compiled, fused, onnxrt, int8, pruned, …"""
+    operator: str
+    problem: dict[str, Any]
+    """Every field of the problem, as plain values."""
+    label: str
+    """The problem in a few characters, for people."""
+    batch: int
+    seq_len: int
+    tokens: int
+    """Query tokens worked on in one call."""
+    dtype: str
+    direction: str
+    device: str
+    """"cpu" or "cuda:0"."""
+    seed: int
+    flops: int
+    min_bytes: int
+    approximate: bool
+    baseline: str
+    """The kernel that this one's speedup is measured against."""
+
+    @property
+    def id(self) -> str:
+        """Stable over runs and machines: the key for resuming and joining."""
+        key = [self.kernel, self.operator, sorted(self.problem.items()), self.device, self.seed]
+        return hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:16]
+
+    @property
+    def group(self) -> str:
+        """Equal for the cases of one problem on one device, which are measured side by side."""
+        key = [self.operator, sorted(self.problem.items()), self.device, self.seed]
+        return hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:16]
+
+
+class Errors(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an output is from float64, next to how far the naive formula in the same dtype is."""
+
+    max_ratio: float
+    """Largest absolute error divided by the naive formula's."""
+    rms_ratio: float
+    """Root-mean-square error divided by the naive formula's."""
+    max_abs: float
+    relative_rms: float
+    """Root-mean-square error divided by the root-mean-square of the right answer."""
+    tensor: str = "output"
+    """Which tensor was worst: "output", or "grad q" and the like."""
+
+
+class Distance(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an approximate kernel's output is from the exact result."""
+
+    relative_rms: float
+    cosine: float
+    max_abs: float
+
+
+class Warn(msgspec.Struct, frozen=True):
+    """Something a reader should know about a number, and what to do about it."""
+
+    code: str
+    """throttled · unstable · few-samples · clocks · energy · interrupted · global-state · cold-cache …"""
+    text: str
+
+
+class Energy(msgspec.Struct, frozen=True, kw_only=True):
+    """Power and energy of one kernel, or the reason why there is none."""
+
+    power_w: float | None = None
+    """Mean board or package power while the kernel ran back to back."""
+    energy_j: float | None = None
+    """Gross joules per call."""
+    net_energy_j: float | None = None
+    """Joules per call above idle."""
+    source: str | None = None
+    """Which counter: "nvml power_instant (indicative)", "nvml total energy", "rapl package"."""
+    reason: str | None = None
+    """Why something above is None."""
+
+
+class Clocks(msgspec.Struct, frozen=True, kw_only=True):
+    """What the device said of itself before and after the rounds."""
+
+    before_mhz: float | None = None
+    after_mhz: float | None = None
+    temperature_c: float | None = None
+    throttle_reasons: tuple[str, ...] = ()
+    dropped_rounds: int = 0
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """The samples of one worker process, in the order in which they were taken."""
+
+    samples_s: list[float]
+    """Seconds per call: device time on a GPU, wall-clock time on a CPU. The latency."""
+    rounds: list[int]
+    """The round in which each sample was taken; equal rounds of one group pair samples of different kernels."""
+    host_samples_s: list[float] | None = None
+    """End-to-end seconds per call seen by the host, where it differs from device time."""
+    warm_samples_s: list[float] | None = None
+    """Device seconds per call with a warm cache, where `samples_s` are cold."""
+    calls_per_sample: int = 1
+    warmup_calls: int = 0
+    warmup_s: float = 0.0
+
+
+class Measurement(msgspec.Struct, kw_only=True):
+    """What came out of one case. Samples are stored; statistics are derived from them."""
+
+    case: str
+    """The case's id."""
+    status: Status
+    reason: str | None = None
+    """A sentence, for every status but ok."""
+    build_s: float | None = None
+    build_cache: Literal["cold", "warm"] | None = None
+    prepare_s: float | None = None
+    prepare_bytes: int | None = None
+    processes: list[Process] = []
+    peak_bytes: int | None = None
+    peak_source: str | None = None
+    """Which counter `peak_bytes` came from, or why there is none."""
+    weight_bytes: int | None = None
+    energy: Energy | None = None
+    errors: Errors | None = None
+    """Against the float64 reference; for an approximate kernel, against what it claims to compute."""
+    distance: Distance | None = None
+    """Approximate kernels only: from the exact result."""
+    clocks: Clocks | None = None
+    warnings: list[Warn] = []
+    phases_s: dict[str, float] = {}
+    """Wall time spent on this case, by phase."""
+    stderr_tail: str | None = None
+
+    @property
+    def samples_s(self) -> list[float]:
+        """All latency samples, of all processes."""
+        return [sample for process in self.processes for sample in process.samples_s]
+
+
+class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
+    """What this machine can do, measured at the start of the run."""
+
+    matmul_flops_per_s: dict[str, float]
+    """By dtype: the best of three sizes, random data, median."""
+    copy_bytes_per_s: float
+    """Bytes read plus bytes written."""
+    last_level_cache_bytes: int | None = None
+    device: str = ""
+
+    def limit_s(self, flops: int, min_bytes: int, dtype: str) -> float | None:
+        """The least time in which this machine could do it; None when the dtype's rate was not measured."""
+        rate = self.matmul_flops_per_s.get(dtype)
+        return None if not rate else max(flops / rate, min_bytes / self.copy_bytes_per_s)
+
+
+class Protocol(msgspec.Struct, frozen=True, kw_only=True):
+    """How long and how often: one named way of sampling."""
+
+    name: str
+    min_samples: int
+    target: float
+    """Half-width of the median's interval at which sampling stops, as a fraction."""
+    min_total_s: float
+    cap_s: float
+    warmup_s: float
+    """Busy time before the first sample."""
+    warmup_agreement: float
+    """The last three warm-up windows must agree within this fraction."""
+    warmup_cap_s: float
+
+
+PROTOCOLS = {
+    "smoke": Protocol(
+        name="smoke", min_samples=10, target=0.03, min_total_s=0.0, cap_s=1.0, warmup_s=0.1, warmup_agreement=0.05, warmup_cap_s=0.5
+    ),
+    "default": Protocol(
+        name="default", min_samples=20, target=0.015, min_total_s=0.2, cap_s=3.0, warmup_s=0.2, warmup_agreement=0.02, warmup_cap_s=1.5
+    ),
+    "full": Protocol(
+        name="full", min_samples=30, target=0.005, min_total_s=0.5, cap_s=15.0, warmup_s=0.2, warmup_agreement=0.005, warmup_cap_s=3.0
+    ),
+}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the user chose, and every limit that applied."""
+
+    protocol: Protocol
+    processes: int = 1
+    seed: int = 0
+    energy: Literal["auto", "off", "on"] = "auto"
+    budget_s: float | None = None
+    threads: int = 1
+    build_timeout_s: float = 180.0
+    call_timeout_s: float = 30.0
+    case_timeout_s: float = 240.0
+    presets: tuple[str, ...] = ()
+    load: tuple[str, ...] = ()
+    """File names (never paths) of --load plugins."""
+    command: str = ""
+    """The command line that reproduces this run, scrubbed."""
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine and its software, scrubbed of host, user, paths and serials."""
+
+    device: str
+    """"cpu" or "cuda:0"."""
+    device_name: str
+    os: str
+    python: str
+    versions: dict[str, str]
+    """Of every package that measures: torch, triton, onnxruntime, …"""
+    cpu_name: str
+    cpu_cores: int
+    cpu_features: tuple[str, ...]
+    memory_bytes: int
+    threads: int
+    gpu: dict[str, Any] | None = None
+    """Driver, CUDA, power limit, clocks and whether they are locked; None without a GPU."""
+    malloc: dict[str, str] = {}
+    """The malloc settings that workers start with."""
+    commit: str | None = None
+    """Of the kerneldyno checkout, "-dirty" appended when it was changed."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal when two runs may be compared; never contains a measured quantity."""
+        gpu = {key: self.gpu[key] for key in ("driver_major", "cuda", "power_limit_w") if self.gpu and key in self.gpu}
+        key = [
+            self.device, self.device_name, self.python.rsplit(".", 1)[0], sorted(self.versions.items()), self.cpu_name,
+            self.cpu_cores, self.cpu_features, self.threads, sorted(gpu.items()), sorted(self.malloc.items()),
+        ]  # fmt: skip
+        return hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:16]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The plan of a run, written before anything is measured."""
+
+    schema: int = SCHEMA_VERSION
+    version: str
+    """Of kerneldyno."""
+    created: str
+    """ISO 8601, UTC."""
+    settings: Settings
+    environment: Environment
+    cases: list[Case]
+    sources: dict[str, str] = {}
+    """Kernel name -> hash of the source that defines it: a resumed run with other sources is refused."""
+
+
+class Session(msgspec.Struct, frozen=True, tag="session"):
+    """The harness began, or began again, to work on this run."""
+
+    started: str
+
+
+class Attempt(msgspec.Struct, frozen=True, tag="attempt"):
+    """A worker is about to do this: written before it starts, so that a case that kills machines is known."""
+
+    case: str
+    phase: str
+
+
+class Measured(msgspec.Struct, frozen=True, tag="measured"):
+    """One case is done."""
+
+    measurement: Measurement
+
+
+class CeilingsFound(msgspec.Struct, frozen=True, tag="ceilings"):
+    """What the machine can do, as measured in this session."""
+
+    ceilings: Ceilings
+
+
+class GroupDone(msgspec.Struct, frozen=True, tag="group", kw_only=True):
+    """Wall time of one worker process, and where it went: start, build, check, memory, warmup, timing, energy, other."""
+
+    group: str
+    wall_s: float
+    phases_s: dict[str, float]
+
+
+class SessionEnd(msgspec.Struct, frozen=True, tag="end", kw_only=True):
+    """The harness stopped in an orderly way."""
+
+    reason: Literal["finished", "interrupted", "budget"]
+    wall_s: float
+
+
+Record = Session | Attempt | Measured | CeilingsFound | GroupDone | SessionEnd
+"""One line of journal.jsonl."""

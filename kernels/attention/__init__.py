@@ -1,0 +1,1 @@
+"""softmax(QKᵀ/√d)V: the problem and its implementations."""

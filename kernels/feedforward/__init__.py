@@ -1,0 +1,1 @@
+"""Norm → W1 (+ gate) → activation → W2 (+ residual): the problem and its implementations."""

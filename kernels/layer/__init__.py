@@ -1,0 +1,1 @@
+"""A whole encoder layer, composed of attention and feed-forward kernels."""

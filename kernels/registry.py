@@ -1,0 +1,403 @@
+"""What a kernel is: Problem, Setup, Kernel, the decorator that declares one and the loader that finds them all.
+
+No torch is imported here at run time, so that listing and planning stay cheap. Registration changes nothing
+global: the decorator only constructs a Kernel, and `load` looks through the modules for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from ._standin import standing_in
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "bfloat16", "float16")
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+SHORT_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+DIRECTIONS = ("forward", "backward")
+OPERATORS = ("attention", "feedforward", "layer")
+
+Inputs = Any  # one frozen subclass of Tensors per operator, beside its Problem
+Weights = Any  # likewise, for operators that have weights; None otherwise
+Run = Callable[[Any], Any]  # inputs -> output tensor; in direction "backward" -> Gradients
+
+
+class KernelFileError(Exception):
+    """A kernel file cannot be used; the message says which, why and what to do."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A place where kernels run, as the machine describes it (no torch needed to know it)."""
+
+    kind: str
+    """"cpu" or "cuda"."""
+    index: int = 0
+    name: str = ""
+    """Model name, as shown to people."""
+    capability: tuple[int, int] | None = None
+    """CUDA compute capability, e.g. (9, 0); None on a CPU."""
+    memory_bytes: int = 0
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Named tensors that belong together: what inputs and weights of every operator have in common."""
+
+    differentiable: ClassVar[tuple[str, ...]] = ()
+    """Fields with respect to which direction "backward" computes gradients."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The fields that are there, by name."""
+        return {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other tensors under the given names."""
+        return replace(self, **changes)
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        """A copy with `change` applied to every tensor: `inputs.map(torch.clone)`, `inputs.map(lambda t: t.to(device))`."""
+        return replace(self, **{name: change(tensor) for name, tensor in self.tensors().items()})
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What a kernel returns in direction "backward": its output and the gradient of every differentiable input."""
+
+    output: torch.Tensor
+    by_name: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a kernel is built with."""
+
+    device: torch.device
+    weights: Weights = None
+    """The operator's weights on `device` in the problem's dtype; None for operators without weights."""
+    calibration: Inputs = None
+    """Inputs of the same problem, drawn from another seed: for pruning scores and static quantization."""
+    seed: int = 0
+    arena: bool = True
+    """False while peak memory is counted: a runtime with a caching allocator of its own turns it off then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem(ABC):
+    """One size of one operator. It knows its mathematics; a kernel knows only how."""
+
+    dtype: str = "float32"
+    direction: str = "forward"
+
+    operator: ClassVar[str]
+    directions: ClassVar[tuple[str, ...]] = ("forward",)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError with one clear sentence for an impossible problem; subclasses add their own checks."""
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype {self.dtype!r} is unknown: choose from {', '.join(DTYPES)}")
+        if self.direction not in self.directions:
+            known = ", ".join(self.directions)
+            raise ValueError(f"direction {self.direction!r} is not defined for {self.operator}: choose from {known}")
+
+    def require_positive(self, *names: str) -> None:
+        """Raise ValueError when one of the named fields is not a whole number of at least 1."""
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} {value!r} is impossible: give a whole number of at least 1")
+
+    def fields(self) -> dict[str, Any]:
+        """Every field by name, in declaration order: plain values that can be written to JSON."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(batch, sequence length): the two axes along which reports lay problems out."""
+
+    @property
+    @abstractmethod
+    def tokens(self) -> int:
+        """Query tokens worked on in one call."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Short and complete enough to tell two problems apart, e.g. "2x8x512x64 causal bf16"."""
+
+    @property
+    @abstractmethod
+    def features(self) -> frozenset[str]:
+        """What a kernel must `accept` to take this problem, e.g. {"causal", "padding"}."""
+
+    @abstractmethod
+    def inputs(self, seed: int, device: torch.device | str = "cpu") -> Inputs:
+        """Random N(0, 1) inputs in the problem's dtype; equal seeds give equal values on one device kind."""
+
+    def weights(self, seed: int, device: torch.device | str = "cpu") -> Weights:
+        """Random weights, scaled so that activations keep unit variance; None for an operator without weights."""
+        return None
+
+    @abstractmethod
+    def reference(self, inputs: Inputs, weights: Weights = None) -> torch.Tensor:
+        """The right answer, in float64: slow and obvious, in blocks where memory asks for it."""
+
+    @abstractmethod
+    def naive(self, inputs: Inputs, weights: Weights = None) -> torch.Tensor:
+        """The textbook formula in the problem's own dtype: its error is the yardstick of the error ratio."""
+
+    def gradients(self, inputs: Inputs, weights: Weights = None, *, naive: bool = False) -> Gradients:
+        """Float64 (or, if `naive`, same-dtype) output and gradients for `inputs.grad`; NotImplementedError if undefined."""
+        raise NotImplementedError(f"{self.operator} defines no backward direction")
+
+    def compared(self, output: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+        """The part of an output that is defined: rows past a sequence's length may hold anything where a layer says so."""
+        return output
+
+    @abstractmethod
+    def flops(self) -> int:
+        """Multiply-adds counted twice, of the matrix products only; masked-out pairs of a causal problem not counted."""
+
+    @abstractmethod
+    def min_bytes(self) -> int:
+        """Bytes that any implementation must move once: inputs, weights and outputs."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One implementation of one operator: what it takes, and how to build it."""
+
+    name: str
+    """"attention/fused": operator and implementation."""
+    family: str
+    """What it has in common with its namesakes in other operators: eager, sdpa, compiled, fused, onnxrt, …"""
+    problem: type[Problem]
+    build_run: Callable[[Any, Setup], Run]
+    summary: str
+    devices: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    accepts: frozenset[str]
+    directions: tuple[str, ...]
+    gradients: str
+    """"autograd": the harness differentiates `run`; "kernel": `run` returns Gradients itself."""
+    requires: tuple[str, ...]
+    """Import names that must be installed."""
+    approximate: bool
+    own_allocator: bool
+    """True when the runtime caches memory outside torch: it is built again with `Setup.arena` off to count memory."""
+    claim: Callable[[Any, Setup, Any], torch.Tensor] | None
+    prepare: Callable[[Any, Setup, Any], Any] | None
+    refuses: Callable[[Any, Device], str | None] | None
+    source: str = field(compare=False, default="")
+    """The file that defines it; a hash of it goes into the resume key, its path nowhere."""
+
+    @property
+    def operator(self) -> str:
+        return self.problem.operator
+
+    def build(self, problem: Problem, setup: Setup) -> Run:
+        """Do everything that happens once (allocate, quantize, prune, export, compile); return what is timed.
+
+        In direction "backward" the result returns `Gradients`: one timed call is a forward and a backward pass.
+        """
+        run = self.build_run(problem, setup)
+        if problem.direction == "backward" and self.gradients == "autograd":
+            return differentiated(run)
+        return run
+
+    def missing(self, device: Device) -> str | None:
+        """Why this kernel cannot run on this machine at all, in a sentence; None when it can."""
+        if device.kind not in self.devices:
+            return f"runs on {' and '.join(self.devices)} only, not on {device.kind}"
+        for name in self.requires:
+            if importlib.util.find_spec(name) is None:
+                return f"needs the Python package {name}, which is not installed"
+        return None
+
+    def why_not(self, problem: Problem, device: Device) -> str | None:
+        """Why this kernel does not take this problem on this device, in a sentence; None when it does."""
+        if sentence := self.missing(device):
+            return sentence
+        if problem.dtype not in self.dtypes:
+            return f"takes {', '.join(self.dtypes)}, not {problem.dtype}"
+        if problem.direction not in self.directions:
+            return f"has no {problem.direction} direction"
+        if lacking := sorted(problem.features - self.accepts):
+            return f"does not take {', '.join(lacking)}"
+        return self.refuses(problem, device) if self.refuses else None
+
+
+def kernel(
+    problem: type[Problem],
+    *,
+    name: str | None = None,
+    family: str | None = None,
+    devices: Sequence[str] = ("cpu", "cuda"),
+    dtypes: Sequence[str] = DTYPES,
+    accepts: Iterable[str] = (),
+    directions: Sequence[str] = ("forward",),
+    gradients: str = "autograd",
+    requires: Sequence[str] = (),
+    approximate: bool = False,
+    own_allocator: bool = False,
+    claim: Callable[[Any, Setup, Any], torch.Tensor] | None = None,
+    prepare: Callable[[Any, Setup, Any], Any] | None = None,
+    refuses: Callable[[Any, Device], str | None] | None = None,
+) -> Callable[[Callable[[Any, Setup], Run]], Kernel]:
+    """Declare the decorated `build(problem, setup) -> run` to be a kernel for `problem`.
+
+    `name` and `family` default to the function's and its module's name. Raises KernelFileError when the declaration
+    contradicts itself: an approximate kernel must state, with `claim`, what it claims to compute.
+    """
+
+    def declare(build: Callable[[Any, Setup], Run]) -> Kernel:
+        short = name or build.__name__
+        if approximate and claim is None:
+            raise KernelFileError(
+                f"kernel {short!r} is approximate but has no claim: give claim=f(problem, setup, inputs), "
+                "the float64 result of the approximation"
+            )
+        if gradients not in ("autograd", "kernel"):
+            raise KernelFileError(f"kernel {short!r}: gradients={gradients!r} is unknown: choose autograd or kernel")
+        for given, known, what in ((devices, ("cpu", "cuda"), "device"), (dtypes, DTYPES, "dtype"), (directions, DIRECTIONS, "direction")):
+            for value in given:
+                if value not in known:
+                    raise KernelFileError(f"kernel {short!r}: {what} {value!r} is unknown: choose from {', '.join(known)}")
+        return Kernel(
+            name=f"{problem.operator}/{short}",
+            family=family or build.__module__.rpartition(".")[2],
+            problem=problem,
+            build_run=build,
+            summary=(inspect.getdoc(build) or "").split("\n\n")[0].replace("\n", " "),
+            devices=tuple(devices),
+            dtypes=tuple(dtypes),
+            accepts=frozenset(accepts),
+            directions=tuple(directions),
+            gradients=gradients,
+            requires=tuple(requires),
+            approximate=approximate,
+            own_allocator=own_allocator,
+            claim=claim,
+            prepare=prepare,
+            refuses=refuses,
+            source=inspect.getsourcefile(build) or "",
+        )
+
+    return declare
+
+
+def holding(run: Run, *tensors: torch.Tensor) -> Run:
+    """Mark `run` as keeping these weights alive, so that the weight-bytes column tells what it really holds."""
+    run.weight_bytes = sum(t.numel() * t.element_size() for t in tensors)  # type: ignore[attr-defined]
+    return run
+
+
+def differentiated(run: Run) -> Run:
+    """A forward and a backward pass through `run` by torch.autograd, for the gradient `inputs.grad` of its output."""
+
+    def forward_backward(inputs: Inputs) -> Gradients:
+        import torch
+
+        with torch.enable_grad():
+            leaves = {name: getattr(inputs, name).detach().requires_grad_() for name in inputs.differentiable}
+            output = run(inputs.replace(**leaves))
+            found = torch.autograd.grad(output, list(leaves.values()), inputs.grad)
+        return Gradients(output.detach(), dict(zip(leaves, found, strict=True)))
+
+    return forward_backward
+
+
+def problem_types() -> dict[str, type[Problem]]:
+    """The Problem class of each operator, by the operator's name."""
+    found = {}
+    for operator in OPERATORS:
+        module = importlib.import_module(f".{operator}.problem", __package__)
+        found.update({cls.operator: cls for cls in vars(module).values() if _is_problem(cls)})
+    return found
+
+
+def load(extra: Sequence[Path] = (), *, declarations_only: bool = False) -> dict[str, Kernel]:
+    """Import every kernel module and the files of `extra`; return the kernels by name, shipped ones first.
+
+    With `declarations_only`, torch and the optional backends are replaced by empty stand-ins during the import: what
+    kernels declare can be read in milliseconds, but none of them can be built.
+
+    Raises KernelFileError for a file that is missing, does not parse, raises, defines no kernel, or defines a name
+    that exists.
+    """
+    if declarations_only:
+        with standing_in("torch", "triton", "onnx", "onnxruntime", "torchao", "jax"):
+            return load(extra)
+    kernels: dict[str, Kernel] = {}
+    for module in _shipped_modules():
+        _collect(module, kernels, module.__name__)
+    for path in extra:
+        before = len(kernels)
+        _collect(_plugin_module(path), kernels, path.name)
+        if len(kernels) == before:
+            raise KernelFileError(f"--load {path.name}: the file defines no kernel: decorate a build function with @kernel(…)")
+    return kernels
+
+
+def _is_problem(item: object) -> bool:
+    return inspect.isclass(item) and issubclass(item, Problem) and hasattr(item, "operator")
+
+
+def _shipped_modules() -> Iterable[ModuleType]:
+    """Modules of the operator folders, in the order of OPERATORS; private ones hold no kernels."""
+    for operator in OPERATORS:
+        package = importlib.import_module(f".{operator}", __package__)
+        names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+        for name in names:
+            if not name.startswith("_") and name != "problem":
+                yield importlib.import_module(f".{operator}.{name}", __package__)
+
+
+def _collect(module: ModuleType, kernels: dict[str, Kernel], origin: str) -> None:
+    for item in vars(module).values():
+        if isinstance(item, Kernel):
+            if kernels.get(item.name, item) is not item:
+                raise KernelFileError(f"{origin}: a kernel named {item.name!r} exists already: choose another name")
+            kernels[item.name] = item
+
+
+def _plugin_module(path: Path) -> ModuleType:
+    """The module of a file given from outside, under a name of its own."""
+    if not path.is_file():
+        raise KernelFileError(f"--load {path.name}: there is no such file: give the path of a Python file")
+    name = f"kerneldyno_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise KernelFileError(f"--load {path.name}: not a Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except KernelFileError as error:
+        raise KernelFileError(f"--load {path.name}: {error}") from error
+    except SyntaxError as error:
+        raise KernelFileError(f"--load {path.name}: does not parse: {error.msg} (line {error.lineno})") from error
+    except Exception as error:
+        raise KernelFileError(f"--load {path.name}: raised {type(error).__name__} on import: {error}") from error
+    return module
