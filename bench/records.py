@@ -115,6 +115,9 @@ class Clocks(msgspec.Struct, frozen=True, kw_only=True):
 class Process(msgspec.Struct, frozen=True, kw_only=True):
     """The samples of one worker process, in the order in which they were taken."""
 
+    worker: int = 0
+    """Counts the worker processes of a run, over its resumptions too. Samples are paired only where both worker and
+    round are equal: only then were they taken side by side."""
     samples_s: list[float]
     """Seconds per call: device time on a GPU, wall-clock time on a CPU. The latency."""
     rounds: list[int]
@@ -270,6 +273,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     environment: Environment
     cases: list[Case]
+    skipped: dict[str, str] = {}
+    """Case id -> why it will not be measured, in a sentence."""
     sources: dict[str, str] = {}
     """Kernel name -> hash of the source that defines it: a resumed run with other sources is refused."""
 

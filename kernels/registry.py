@@ -6,6 +6,7 @@ global: the decorator only constructs a Kernel, and `load` looks through the mod
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -215,6 +216,17 @@ class Kernel:
     @property
     def operator(self) -> str:
         return self.problem.operator
+
+    @property
+    def source_hash(self) -> str:
+        """Changes when the kernel's file, its problem or a private module beside it changes."""
+        digest = hashlib.sha256()
+        own = Path(self.source)
+        shared = [own.with_name("problem.py"), *sorted(own.parent.glob("_*.py"))]
+        for path in [own, *shared]:
+            if path.is_file():
+                digest.update(path.read_bytes())
+        return digest.hexdigest()[:16]
 
     def build(self, problem: Problem, setup: Setup) -> Run:
         """Do everything that happens once (allocate, quantize, prune, export, compile); return what is timed.

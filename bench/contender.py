@@ -1,0 +1,150 @@
+"""One kernel of a group on its way from build to measurement, and the pool of inputs that its calls are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kerneldyno.kernels.registry import Kernel, Problem, Run, Setup
+
+from .records import Case, Measurement, Process
+from .stats import StoppingRule, WarmUp
+
+LEG_S = 0.1
+"""A leg is one kernel's share of a round: about this long, so that a round sees one state of the machine."""
+MOST_SAMPLES_PER_LEG = 5
+
+
+class Pool:
+    """Input slots with addresses of their own, whose contents change from round to round.
+
+    Two variants of the inputs take turns in the slots, so that no call finds at an address what it found there in the
+    round before.
+    """
+
+    def __init__(self, variants: Sequence[Any], slots: int) -> None:
+        self.variants = variants
+        self.slots = [variants[i % len(variants)].map(torch.clone) for i in range(slots)]
+        self.round = 0
+        self._next = 0
+
+    def refresh(self, round_number: int) -> None:
+        """Put the next variant into every slot."""
+        self.round = round_number
+        for i, slot in enumerate(self.slots):
+            fresh = self.variants[self.variant(i)].tensors()
+            for name, tensor in slot.tensors().items():
+                tensor.copy_(fresh[name])
+
+    def take(self, count: int) -> list[int]:
+        """The numbers of the next `count` slots in rotation."""
+        chosen = [(self._next + i) % len(self.slots) for i in range(count)]
+        self._next = (chosen[-1] + 1) % len(self.slots)
+        return chosen
+
+    def variant(self, slot: int) -> int:
+        """Which variant a slot holds in this round."""
+        return (slot + self.round) % len(self.variants)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One reading of the clock: seconds per call."""
+
+    round: int
+    seconds: float
+    host_seconds: float | None
+    warm_seconds: float | None
+
+
+@dataclass
+class Contender:
+    """One kernel of the group, what is known of it so far, and what it has cost."""
+
+    index: int
+    """Its place in the request: what the flight recorder notes."""
+    case: Case
+    kernel: Kernel
+    problem: Problem
+    setup: Setup
+    measurement: Measurement
+    rule: StoppingRule
+    warm: WarmUp
+    run: Run | None = None
+    calls: int = 1
+    """Calls per sample."""
+    call_s: float = 0.0
+    """A rough idea of one call, for planning legs."""
+    samples: list[Sample] = field(default_factory=list)
+    warmup_calls: int = 0
+    last: tuple[Any, int] | None = None
+    """The last timed output, and the variant of the inputs that it was computed from."""
+    _ready: list[Any] = field(default_factory=list)
+    _ready_round: int = -1
+
+    @property
+    def samples_per_leg(self) -> int:
+        """As many as fit into a leg, at least one."""
+        fitting = round(LEG_S / max(self.calls * self.call_s, 1e-9))
+        return min(max(fitting, 1), MOST_SAMPLES_PER_LEG)
+
+    def prepared(self, inputs: Any) -> Any:
+        """What `run` is given for these inputs: the result of `prepare` where the kernel has one."""
+        return self.kernel.prepare(self.problem, self.setup, inputs) if self.kernel.prepare else inputs
+
+    def whole(self, inputs: Any) -> Any:
+        """Prepare and run: the kernel as a function of plain inputs."""
+        assert self.run is not None
+        return self.run(self.prepared(inputs))
+
+    def slots(self, pool: Pool, chosen: Sequence[int]) -> list[Any]:
+        """The chosen slots, prepared once per round outside of every timed span."""
+        if not self.kernel.prepare:
+            return [pool.slots[i] for i in chosen]
+        if self._ready_round != pool.round or not self._ready:
+            self._ready = [self.prepared(slot) for slot in pool.slots]
+            self._ready_round = pool.round
+        return [self._ready[i] for i in chosen]
+
+    def note(self, phase: str, seconds: float) -> None:
+        """Add to the wall time that this case has cost in a phase."""
+        spent = self.measurement.phases_s
+        spent[phase] = spent.get(phase, 0.0) + seconds
+
+    def forget_round(self, round_number: int) -> None:
+        """Drop the samples of one round."""
+        self.samples = [sample for sample in self.samples if sample.round != round_number]
+
+    def release(self) -> None:
+        """Let go of everything the kernel holds."""
+        self.run, self.last, self._ready = None, None, []
+
+    def process(self, worker: int) -> Process:
+        """The samples as they are recorded."""
+        host = [s.host_seconds for s in self.samples if s.host_seconds is not None]
+        warm = [s.warm_seconds for s in self.samples if s.warm_seconds is not None]
+        return Process(
+            worker=worker,
+            samples_s=[s.seconds for s in self.samples],
+            rounds=[s.round for s in self.samples],
+            host_samples_s=host or None,
+            warm_samples_s=warm or None,
+            calls_per_sample=self.calls,
+            warmup_calls=self.warmup_calls,
+            warmup_s=self.measurement.phases_s.get("warmup", 0.0),
+        )
+
+
+def call_repeatedly(contender: Contender, pool: Pool, clock_now: Callable[[], float], synchronize: Callable[[], None], seconds: float) -> tuple[int, float]:
+    """Run back to back for so many seconds; return the number of calls and the seconds they took."""
+    assert contender.run is not None
+    calls, started = 0, clock_now()
+    while clock_now() - started < seconds:
+        for item in contender.slots(pool, pool.take(contender.calls)):
+            contender.run(item)
+        synchronize()
+        calls += contender.calls
+    return calls, clock_now() - started

@@ -1,0 +1,200 @@
+"""From options to a run: what the user asked for becomes a manifest, a journal and a Runner."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from kerneldyno.kernels import presets, registry
+from kerneldyno.kernels.registry import Device, Kernel
+
+from . import environment, plan
+from .journal import Journal, read
+from .plan import Plan, UsageError
+from .records import PROTOCOLS, Environment, Manifest, Settings
+from .run import Ended, Progress, Runner
+
+EnergyChoice = Literal["auto", "off", "on"]
+BUILD_TIMEOUT_S = {"cpu": 180.0, "cuda": 300.0}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `kerneldyno run` was asked for."""
+
+    presets: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    device: str = "auto"
+    load: tuple[Path, ...] = ()
+    protocol: str | None = None
+    processes: int = 1
+    seed: int = 0
+    energy: EnergyChoice = "auto"
+    budget_s: float | None = None
+    threads: int | None = None
+    build_timeout_s: float | None = None
+    call_timeout_s: float = 30.0
+    out: Path | None = None
+    command: str = ""
+
+
+def launch(options: Options, progress: Progress) -> tuple[Path, Ended]:
+    """Start a new run and measure it; return its folder and how it ended.
+
+    Raises UsageError, KernelFileError, DeviceError or JournalError, each with one sentence, before anything is measured.
+    """
+    _require_torch()
+    device = environment.choose(options.device)
+    kernels = registry.load(options.load, declarations_only=True)
+    chosen = _presets(options, device)
+    made = _plan(options, kernels, chosen, device)
+    settings = _settings(options, chosen, device)
+    manifest = _manifest(made, settings, environment.describe(device, settings.threads), kernels)
+    folder = options.out or _new_folder(options)
+    with _only_one(device), Journal.create(folder, manifest) as journal:
+        return folder, _measure(Runner(made, journal, settings, progress, options.load), manifest.created)
+
+
+def resume(folder: Path, load: Sequence[Path], budget_s: float | None, progress: Progress) -> tuple[Path, Ended]:
+    """Measure what is missing of a stored run; return its folder and how it ended.
+
+    Raises MismatchError when kernels or machine are no longer those that the run was started with.
+    """
+    _require_torch()
+    stored = read(folder).manifest
+    kernels = registry.load(load, declarations_only=True)
+    if absent := sorted({case.kernel for case in stored.cases} - set(kernels)):
+        hint = f": give --load {' '.join(stored.settings.load)} again" if stored.settings.load else ""
+        raise UsageError(f"--resume {folder.name}: the run holds kernels that are not here: {', '.join(absent)}{hint}")
+    device = environment.choose(stored.environment.device)
+    current = _manifest(plan.of_manifest(stored), stored.settings, environment.describe(device, stored.settings.threads), kernels)
+    settings = _with_budget(stored.settings, budget_s)
+    with _only_one(device), Journal.resume(folder, current) as journal:
+        return folder, _measure(Runner(plan.of_manifest(stored), journal, settings, progress, tuple(load)), current.created)
+
+
+def _measure(runner: Runner, started: str) -> Ended:
+    with _stop_on_signals() as stop:
+        runner.stop = stop
+        return runner.run(started)
+
+
+def _require_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError("measuring needs PyTorch, which is not installed: pip install 'kerneldyno[run]'")
+
+
+def _presets(options: Options, device: Device) -> list[presets.Preset]:
+    """The presets asked for; the default one when neither a preset nor any axis of a shape was given."""
+    names = options.presets or (() if options.axes else ("default",))
+    for name in names:
+        if name not in presets.names():
+            raise UsageError(f"--preset {name!r} is unknown: choose from {', '.join(presets.names())}")
+    return [presets.preset(name, device.kind) for name in names]
+
+
+def _plan(options: Options, kernels: Mapping[str, Kernel], chosen: Sequence[presets.Preset], device: Device) -> Plan:
+    selected = plan.select(kernels, options.kernels, options.operators)
+    operators = sorted({kernel.operator for kernel in selected})
+    types = {kernel.operator: kernel.problem for kernel in kernels.values()}
+    known = {name for cls in types.values() for name in cls.__dataclass_fields__} | {"seq_len"}
+    for axis in options.axes:
+        if axis not in known:
+            raise UsageError(f"--set {axis!r} is not a field of any problem: choose from {', '.join(sorted(known))}")
+    shapes = plan.shapes(chosen, operators, options.axes)
+    problems = plan.problems(shapes, types, device)
+    # whoever names kernels wants them everywhere
+    at_most = () if options.kernels else tuple(limit for preset in chosen for limit in preset.at_most)
+    return plan.make(selected, problems, device, seed=options.seed, every_kernel=kernels, at_most=at_most)
+
+
+def _settings(options: Options, chosen: Sequence[presets.Preset], device: Device) -> Settings:
+    protocol = options.protocol or (chosen[0].protocol if chosen else "default")
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"--protocol {protocol!r} is unknown: choose from {', '.join(PROTOCOLS)}")
+    for name, value in (("--processes", options.processes), ("--threads", options.threads or 1)):
+        if value < 1:
+            raise UsageError(f"{name} {value} is impossible: give a whole number of at least 1")
+    for name, seconds in (
+        ("--budget", options.budget_s),
+        ("--build-timeout", options.build_timeout_s),
+        ("--call-timeout", options.call_timeout_s),
+    ):
+        if seconds is not None and not seconds > 0:
+            raise UsageError(f"{name} {seconds:g} is impossible: give a number of seconds above 0")
+    return Settings(
+        protocol=PROTOCOLS[protocol],
+        processes=options.processes,
+        seed=options.seed,
+        energy=options.energy,
+        budget_s=options.budget_s,
+        threads=options.threads or len(os.sched_getaffinity(0)),
+        build_timeout_s=options.build_timeout_s or BUILD_TIMEOUT_S[device.kind],
+        call_timeout_s=options.call_timeout_s,
+        presets=options.presets or (("default",) if not options.axes else ()),
+        load=tuple(path.name for path in options.load),
+        command=environment.scrub(options.command),
+    )
+
+
+def _with_budget(settings: Settings, budget_s: float | None) -> Settings:
+    """A budget is not part of what the numbers mean: a resumed run may have another one, or none."""
+    changed = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    return Settings(**{**changed, "budget_s": budget_s})
+
+
+def _manifest(made: Plan, settings: Settings, machine: Environment, kernels: Mapping[str, Kernel]) -> Manifest:
+    return Manifest(
+        version=importlib.metadata.version("kerneldyno"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=settings,
+        environment=machine,
+        cases=made.cases,
+        skipped=made.skipped,
+        sources={name: kernels[name].source_hash for name in sorted({case.kernel for case in made.cases})},
+    )
+
+
+def _new_folder(options: Options) -> Path:
+    name = "-".join(options.presets) or ("sweep" if options.axes else "default")
+    return Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{name}"
+
+
+@contextmanager
+def _only_one(device: Device) -> Iterator[None]:
+    """Keep a second run away from the device while this one measures; raise UsageError when another one is there."""
+    lock = FileLock(Path(tempfile.gettempdir()) / f"kerneldyno-{os.getuid()}-{str(device).replace(':', '-')}.lock")
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout:
+        raise UsageError(f"another kerneldyno run is measuring on {device}: both would be wrong; wait until it has ended") from None
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a request to stop that is honoured when what was measured is safe."""
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

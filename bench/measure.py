@@ -1,0 +1,293 @@
+"""One group, in one worker process: build, check, count memory, warm up, sample in interleaved rounds, check again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from kerneldyno.kernels.registry import Kernel, Setup
+
+from . import check, judge
+from .contender import Contender, Pool, Sample, call_repeatedly
+from .instruments.clock import Clock
+from .instruments.energy import PowerMeter, measure_power
+from .instruments.memory import peak_of
+from .instruments.watch import Reading, Watch
+from .messages import Channel, Doing, Done, Recorder, Request
+from .records import Case, Clocks, Energy, Measurement, Phase, Status
+from .stats import StoppingRule, WarmUp
+
+WARMUP_WINDOW_S = 0.03
+FEWEST_SAMPLES = 3
+"""Below this an interrupted case is left for the next time instead of being recorded."""
+CACHES_PER_POOL = 5
+MOST_SLOTS = 64
+Step = Callable[[Contender], None]
+
+
+class Interrupted(Exception):
+    """The parent asked the worker to stop."""
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What the measurer reads the machine with; tests put fakes here."""
+
+    clock: Clock
+    meter: PowerMeter
+    watch: Watch
+
+
+class GroupMeasurer:
+    """Takes one problem's kernels through all phases: each phase may cost a contender, none costs the group."""
+
+    def __init__(
+        self,
+        request: Request,
+        kernels: Mapping[str, Kernel],
+        channel: Channel,
+        recorder: Recorder,
+        instruments: Instruments,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.request = request
+        self.kernels = kernels
+        self.channel = channel
+        self.recorder = recorder
+        self.clock = instruments.clock
+        self.meter = instruments.meter
+        self.watch = instruments.watch
+        self.stop = stop
+        self.protocol = request.settings.protocol
+        self.phases_s: dict[str, float] = {}
+        self.dropped_rounds = 0
+        self.rng = np.random.default_rng([request.settings.seed, request.worker])
+        first = request.cases[0]
+        self.device = torch.device(first.device)
+        self.problem = kernels[first.kernel].problem(**first.problem)
+
+    def measure(self) -> None:
+        """All phases in order; what came out of each case is said as soon as it is known."""
+        setup = self._set_up()
+        contenders = [contender for i, case in enumerate(self.request.cases) if (contender := self._admit(i, case, setup))]
+        with self._phase("start"):
+            self.pool = Pool([truth.inputs for truth in self.truths], self._slots(setup))
+        self._each(contenders, "warmup", self._warm_up)
+        before = self.watch.read()
+        self._rounds(contenders)
+        after = self.watch.read()
+        if self.request.first and not self.stop():
+            self._each(contenders, "energy", self._count_energy)
+        self._each(contenders, "recheck", lambda contender: self._conclude(contender, before, after))
+
+    def _set_up(self) -> Setup:
+        """Weights, calibration inputs, and two variants of the inputs with their truths, from seeds of their own."""
+        seed = self.request.settings.seed
+        with self._phase("start"):
+            weights = self.problem.weights(seed + 3, self.device)
+            self.truths = [check.Truth(self.problem, self.problem.inputs(seed + i, self.device), weights) for i in range(2)]
+            return Setup(self.device, weights, self.problem.inputs(seed + 2, self.device), seed)
+
+    def _admit(self, index: int, case: Case, setup: Setup) -> Contender | None:
+        """Build, check and count memory; None when that already ended the case."""
+        contender = Contender(
+            index=index,
+            case=case,
+            kernel=self.kernels[case.kernel],
+            problem=self.problem,
+            setup=setup,
+            measurement=Measurement(case=case.id, status="ok"),
+            rule=StoppingRule(self.protocol),
+            warm=WarmUp(self.protocol),
+        )
+        alive = [contender]
+        self._each(alive, "build", self._build)
+        self._each(alive, "check", self._check)
+        if self.request.first:
+            self._each(alive, "memory", self._count_memory)
+        return contender if alive else None
+
+    def _each(self, contenders: list[Contender], phase: Phase, step: Step) -> None:
+        """Do one step for every contender; one that raises is recorded with its reason and leaves the list."""
+        for contender in list(contenders):
+            if self.stop() and phase != "recheck":
+                raise Interrupted
+            self.channel.say(Doing(contender.case.id, phase))
+            self._guarded(contender, contenders, phase, step)
+
+    def _guarded(self, contender: Contender, contenders: list[Contender], phase: Phase, step: Step) -> None:
+        self.recorder.mark(contender.index)
+        started = time.perf_counter()
+        try:
+            with self._phase(phase):
+                step(contender)
+        except Interrupted:
+            raise
+        except check.WrongOutput as error:
+            self._drop(contender, contenders, "wrong", str(error) if phase == "check" else f"{phase}: {error}")
+        except Exception as error:  # noqa: BLE001 - a kernel may raise anything: it costs that kernel only
+            self._drop(contender, contenders, "failed", f"{phase}: {sentence(error)}")
+        finally:
+            self.recorder.clear()
+            contender.note(phase, time.perf_counter() - started)
+
+    def _drop(self, contender: Contender, contenders: list[Contender], status: Status, reason: str) -> None:
+        contenders.remove(contender)
+        contender.measurement.status, contender.measurement.reason = status, reason
+        contender.release()
+        self.channel.say(Done(contender.measurement))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _build(self, contender: Contender) -> None:
+        """Build and call once: compilers do their work at the first call."""
+        started = time.perf_counter()
+        contender.run = contender.kernel.build(self.problem, contender.setup)
+        built = time.perf_counter()
+        inputs = contender.prepared(self.truths[0].inputs)
+        prepared = time.perf_counter()
+        contender.run(inputs)
+        self.clock.synchronize()
+        measurement, weights = contender.measurement, contender.setup.weights
+        measurement.build_s = time.perf_counter() - prepared + built - started
+        measurement.build_cache = "cold" if self.request.first else "warm"
+        if contender.kernel.prepare:
+            measurement.prepare_s = prepared - built
+            measurement.prepare_bytes = getattr(inputs, "nbytes", None)
+        measurement.weight_bytes = int(getattr(contender.run, "weight_bytes", weights.nbytes if weights is not None else 0))
+
+    def _check(self, contender: Contender) -> None:
+        answer = check.behaves(contender.whole, self.truths[0], self.truths[1].inputs)
+        verified = check.verify(answer, contender.kernel, contender.setup, self.truths[0])
+        contender.measurement.errors = verified.errors
+        contender.measurement.distance = verified.distance
+
+    def _count_memory(self, contender: Contender) -> None:
+        inputs = contender.prepared(self.truths[0].inputs)
+        run, foreign = contender.run, contender.kernel.own_allocator
+        assert run is not None
+        if foreign:
+            setup = contender.setup
+            run = contender.kernel.build(self.problem, Setup(setup.device, setup.weights, setup.calibration, setup.seed, arena=False))
+            run(inputs)
+        peak = peak_of(lambda: run(inputs), self.device, foreign=foreign)
+        contender.measurement.peak_bytes, contender.measurement.peak_source = peak.bytes, peak.source
+
+    def _slots(self, setup: Setup) -> int:
+        """Two; more where a GPU sample is made of many calls, which would otherwise find their inputs in the cache."""
+        if setup.device.type != "cuda":
+            return 2
+        cache = torch.cuda.get_device_properties(setup.device).L2_cache_size
+        return int(np.clip(np.ceil(CACHES_PER_POOL * cache / max(self.truths[0].inputs.nbytes, 1)), 2, MOST_SLOTS))
+
+    def _warm_up(self, contender: Contender) -> None:
+        """Keep it busy until it is warm and its windows agree."""
+        assert contender.run is not None
+        first = contender.slots(self.pool, self.pool.take(1))
+        contender.call_s = min(self.clock.time(contender.run, first, cold=False).seconds for _ in range(2))
+        window = max(self.clock.calls_for(contender.call_s), int(WARMUP_WINDOW_S / max(contender.call_s, 1e-9)), 1)
+        while not contender.warm.is_finished and not self.stop():
+            inputs = contender.slots(self.pool, self.pool.take(window))
+            contender.call_s = self.clock.time(contender.run, inputs, cold=False).seconds
+            contender.warm.add(contender.call_s, contender.call_s * window)
+            contender.warmup_calls += window
+        contender.calls = self.clock.calls_for(contender.call_s)
+
+    def _rounds(self, contenders: list[Contender]) -> None:
+        """Sample all contenders in rounds of random order until each one's stopping rule is content."""
+        for contender in contenders:
+            self.channel.say(Doing(contender.case.id, "timing"))
+        with self._phase("timing"):
+            active, round_number = list(contenders), 0
+            while active and not self.stop():
+                self.pool.refresh(round_number)
+                state = self.watch.read()
+                for i in self.rng.permutation(len(active)):
+                    self._timed(active[i], contenders, round_number)
+                if state.throttled or self.watch.read().throttled:
+                    self.dropped_rounds += 1
+                    for contender in contenders:
+                        contender.forget_round(round_number)
+                active = [c for c in active if c in contenders and not c.rule.is_finished]
+                round_number += 1
+
+    def _timed(self, contender: Contender, contenders: list[Contender], round_number: int) -> None:
+        self.recorder.mark(contender.index)
+        started = time.perf_counter()
+        try:
+            self._leg(contender, round_number)
+        except Exception as error:  # noqa: BLE001 - as in _guarded
+            self._drop(contender, contenders, "failed", f"timing: {sentence(error)}")
+        self.recorder.clear()
+        contender.note("timing", time.perf_counter() - started)
+
+    def _leg(self, contender: Contender, round_number: int) -> None:
+        """One call that is thrown away, since the neighbours left their marks on the caches; then samples."""
+        run = contender.run
+        assert run is not None
+        run(contender.slots(self.pool, self.pool.take(1))[0])
+        for _ in range(contender.samples_per_leg):
+            chosen = self.pool.take(contender.calls)
+            inputs = contender.slots(self.pool, chosen)
+            timing = self.clock.time(run, inputs)
+            warm = self.clock.time(run, inputs, cold=False).seconds if self.device.type == "cuda" else None
+            contender.samples.append(Sample(round_number, timing.seconds, timing.host_seconds, warm))
+            contender.rule.add(timing.seconds, timing.seconds * contender.calls)
+            contender.last = (timing.output, self.pool.variant(chosen[-1]))
+
+    def _count_energy(self, contender: Contender) -> None:
+        energy = self.request.settings.energy
+        if energy == "off" or self.meter.reason:
+            contender.measurement.energy = Energy(reason="not measured: --energy off" if energy == "off" else self.meter.reason)
+            return
+        contender.measurement.energy = measure_power(
+            lambda seconds: call_repeatedly(contender, self.pool, self.clock.now, self.clock.synchronize, seconds),
+            self.meter,
+            5.0 if energy == "on" else 1.0,
+        )
+
+    def _conclude(self, contender: Contender, before: Reading, after: Reading) -> None:
+        """Check the last timed output, judge the samples, and say the measurement."""
+        if contender.last is None or len(contender.samples) < FEWEST_SAMPLES:
+            return  # interrupted before it was measured: a resumed run takes it up again
+        output, variant = contender.last
+        check.verify(output, contender.kernel, contender.setup, self.truths[variant])
+        measurement = contender.measurement
+        measurement.processes = [contender.process(self.request.worker)]
+        measurement.clocks = Clocks(
+            before_mhz=before.mhz,
+            after_mhz=after.mhz,
+            temperature_c=after.temperature_c,
+            throttle_reasons=tuple(sorted({*before.reasons, *after.reasons})),
+            dropped_rounds=self.dropped_rounds,
+        )
+        measurement.warnings += judge.warnings(contender, self.protocol, stopped=self.stop())
+        reason = judge.throttled(contender, self.dropped_rounds) or judge.implausible(
+            contender.case, measurement.samples_s, self.request.ceilings
+        )
+        if reason:
+            measurement.status, measurement.reason = "invalid", reason
+        contender.release()
+        self.channel.say(Done(measurement))
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phases_s[name] = self.phases_s.get(name, 0.0) + time.perf_counter() - started
+
+
+def sentence(error: BaseException) -> str:
+    """The first line of what was raised, with its type; out of memory is named as such."""
+    text = str(error).strip().splitlines()
+    head = text[0][:400] if text else "no message"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return f"out of memory: {head}"
+    return f"{type(error).__name__}: {head}"
+

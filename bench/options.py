@@ -1,0 +1,120 @@
+"""What users write on the command line, read into plain values; every mistake becomes one sentence."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kerneldyno.kernels.registry import DIRECTIONS, DTYPES, KernelFileError
+
+from .environment import DeviceError
+from .journal import JournalError
+from .launch import EnergyChoice
+from .plan import UsageError
+
+GO_WITH_RESUME = ("--resume", "--load", "--budget")
+PATH_OPTIONS = ("--load", "--out", "--resume")
+SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def words(text: str, option: str) -> tuple[str, ...]:
+    """A comma-separated list; empty when the option was not given. Raises UsageError when it holds nothing but commas."""
+    found = tuple(word.strip() for word in text.split(",") if word.strip())
+    if text and not found:
+        raise UsageError(f"{option} {text!r} is an empty list: give at least one value")
+    return found
+
+
+def axes(
+    *, batch: str | None, seq_len: str | None, dtype: str | None, direction: str | None, causal: bool | None, others: Sequence[str]
+) -> dict[str, list[Any]]:
+    """The fields that the user wants to vary, each with its values."""
+    found: dict[str, list[Any]] = {}
+    for name, text in (("batch", batch), ("seq_len", seq_len)):
+        if text is not None:
+            found[name] = [_whole(word, f"--{name.replace('_', '-')}") for word in _several(text, f"--{name.replace('_', '-')}")]
+    if dtype is not None:
+        values = [SHORT_DTYPES.get(word, word) for word in _several(dtype, "--dtype")]
+        found["dtype"] = [_one_of(word, DTYPES, "--dtype") for word in values]
+    if direction is not None:
+        found["direction"] = [_one_of(word, DIRECTIONS, "--direction") for word in _several(direction, "--direction")]
+    if causal is not None:
+        found["causal"] = [causal]
+    for text in others:
+        name, equals, values_text = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text!r} is not FIELD=VALUES: write for example --set head_dim=64,128")
+        name = name.strip().replace("-", "_")
+        found[name] = [_value(word) for word in _several(values_text, f"--set {name}")]
+    return found
+
+
+def energy(text: str) -> EnergyChoice:
+    """The --energy option."""
+    if text == "auto" or text == "on" or text == "off":
+        return text
+    raise UsageError(f"--energy {text!r} is unknown: choose from auto, off, on")
+
+
+def refuse_beside_resume(arguments: Sequence[str]) -> None:
+    """Raise UsageError for options that a resumed run cannot honour, since its plan is made."""
+    given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    if extra := [name for name in given if name not in GO_WITH_RESUME]:
+        raise UsageError(f"{extra[0]} does not go with --resume: a resumed run keeps its plan; only --load and --budget may be given")
+
+
+def without_paths(arguments: Sequence[str]) -> list[str]:
+    """The command line with only the names of files, for the record: paths tell about the machine."""
+    found: list[str] = []
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if found and found[-1] in PATH_OPTIONS:
+            found.append(Path(word).name)
+        elif equals and name in PATH_OPTIONS:
+            found.append(f"{name}={Path(value).name}")
+        else:
+            found.append(word)
+    return found
+
+
+def exit_code(error: Exception) -> int | None:
+    """The exit status for a mistake that has its sentence; None for an error of ours, which deserves a traceback."""
+    if isinstance(error, UsageError | KernelFileError | DeviceError):
+        return 2
+    if isinstance(error, JournalError):
+        return error.exit_code
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EDQUOT):
+        return 2
+    return None
+
+
+def _several(text: str, option: str) -> tuple[str, ...]:
+    found = words(text, option)
+    if not found:
+        raise UsageError(f"{option} is an empty list: give at least one value")
+    return found
+
+
+def _whole(word: str, option: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise UsageError(f"{option} {word!r} is not a whole number") from None
+
+
+def _one_of(word: str, known: Sequence[str], option: str) -> str:
+    if word not in known:
+        raise UsageError(f"{option} {word!r} is unknown: choose from {', '.join(known)}")
+    return word
+
+
+def _value(word: str) -> Any:
+    """A field's value: a whole number, true or false, or a word."""
+    if word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    try:
+        return int(word)
+    except ValueError:
+        return word

@@ -1,0 +1,254 @@
+"""Kernels x problems x device -> groups of cases: filtered, ordered, and refusals turned into skipped measurements.
+
+Nothing here knows torch: what a kernel takes is read from its declaration.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kerneldyno.kernels.presets import NATIVE_DTYPE, STARTING_POINTS, Preset, Shape
+from kerneldyno.kernels.registry import Device, Kernel, Problem
+
+from .records import Case, Manifest
+
+# the first of these that takes a problem is what speedups are measured against
+BASELINES = {
+    "attention": ("attention/sdpa", "attention/eager"),
+    "feedforward": ("feedforward/compiled", "feedforward/eager"),
+    "layer": ("layer/compiled", "layer/eager"),
+}
+
+
+class UsageError(Exception):
+    """The user asked for something impossible; the message says what, and what to do."""
+
+    exit_code = 2
+
+
+@dataclass
+class Group:
+    """The cases of one problem on one device: measured side by side in one worker process."""
+
+    id: str
+    label: str
+    operator: str
+    cases: list[Case]
+
+
+@dataclass
+class Plan:
+    """What a run will do."""
+
+    groups: list[Group]
+    """Most informative first."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Case id -> why it is not measured."""
+    cases: list[Case] = field(default_factory=list)
+    """All of them, skipped ones too, in the order of the groups."""
+
+
+def select(kernels: Mapping[str, Kernel], globs: Sequence[str], operators: Sequence[str] = ()) -> list[Kernel]:
+    """The kernels that a list of globs names; a glob without "/" matches in every operator.
+
+    Raises UsageError for an operator that does not exist and for a glob that matches nothing.
+    """
+    known = sorted({kernel.operator for kernel in kernels.values()})
+    for operator in operators:
+        if operator not in known:
+            raise UsageError(f"--operator {operator!r} is unknown: choose from {', '.join(known)}")
+    offered = [kernel for kernel in kernels.values() if not operators or kernel.operator in operators]
+    if not globs:
+        return offered
+    chosen: dict[str, Kernel] = {}
+    for glob in globs:
+        pattern = glob if "/" in glob else f"*/{glob}"
+        found = [kernel for kernel in offered if fnmatch.fnmatchcase(kernel.name, pattern)]
+        if not found:
+            names = ", ".join(kernel.name for kernel in offered)
+            raise UsageError(f"--kernels {glob!r} matches no kernel: choose from {names}")
+        chosen.update({kernel.name: kernel for kernel in found})
+    return [kernel for kernel in offered if kernel.name in chosen]
+
+
+def shapes(presets: Sequence[Preset], operators: Sequence[str], axes: Mapping[str, Sequence[Any]]) -> list[Shape]:
+    """The problems of the presets (or the starting points), each field of `axes` replaced by each of its values.
+
+    A field that an operator does not have is left out for it. "seq_len" means the query and key length of attention,
+    or the length of the cache where queries are fewer than keys. Raises UsageError when nothing is left.
+    """
+    base = [shape for preset in presets for shape in preset.problems] if presets else list(STARTING_POINTS)
+    found = [(operator, dict(fields)) for operator, fields in base if not operators or operator in operators]
+    for axis, values in axes.items():
+        if not values:
+            raise UsageError(f"--{axis.replace('_', '-')} is an empty list: give at least one value")
+        found = [(operator, _with_axis(operator, fields, axis, value)) for operator, fields in found for value in values]
+    unique: list[Shape] = []
+    for shape in found:
+        if shape not in unique:
+            unique.append(shape)
+    if not unique:
+        raise UsageError(f"nothing to measure: the chosen presets hold no problem for {', '.join(operators)}")
+    return unique
+
+
+def problems(shapes: Iterable[Shape], types: Mapping[str, type[Problem]], device: Device) -> list[Problem]:
+    """Problem objects of plain shapes, without repetition; the dtype defaults to what the device is made for.
+
+    Raises UsageError, with the problem's own sentence, for an impossible one.
+    """
+    found: list[Problem] = []
+    for operator, fields in shapes:
+        cls = types[operator]
+        taken = {name: value for name, value in fields.items() if name in cls.__dataclass_fields__}
+        taken.setdefault("dtype", NATIVE_DTYPE[device.kind])
+        if taken.get("direction", "forward") not in cls.directions:
+            continue  # a sweep over directions measures the operators that have them
+        try:
+            problem = cls(**taken)
+        except ValueError as error:
+            raise UsageError(f"{operator}: {error}") from error
+        if problem not in found:
+            found.append(problem)
+    if not found:
+        raise UsageError("nothing to measure: no chosen operator has the chosen direction")
+    return found
+
+
+def make(
+    kernels: Sequence[Kernel],
+    problems: Sequence[Problem],
+    device: Device,
+    *,
+    seed: int,
+    every_kernel: Mapping[str, Kernel] | None = None,
+    at_most: Sequence[tuple[str, int]] = (),
+) -> Plan:
+    """Multiply kernels and problems, ask every kernel why not, order the groups.
+
+    `at_most` limits kernels (by glob) to the first groups that take them. `every_kernel` is where baselines are looked
+    up, so that a filter on kernels does not change the name of the baseline.
+    """
+    everything = dict(every_kernel or {kernel.name: kernel for kernel in kernels})
+    plan = Plan(groups=[])
+    used: dict[str, int] = {}
+    for problem in _informative_order(problems):
+        baseline = _baseline(problem, everything, device)
+        matching = [kernel for kernel in kernels if kernel.operator == problem.operator]
+        if not matching:
+            continue
+        cases = [_case(kernel, problem, device, seed, baseline) for kernel in matching]
+        group = Group(id=cases[0].group, label=problem.label, operator=problem.operator, cases=[])
+        for kernel, case in zip(matching, cases, strict=True):
+            reason = kernel.why_not(problem, device) or _over_limit(kernel, at_most, used)
+            plan.cases.append(case)
+            if reason:
+                plan.skipped[case.id] = reason
+            else:
+                group.cases.append(case)
+                used[kernel.name] = used.get(kernel.name, 0) + 1
+        if group.cases:
+            plan.groups.append(group)
+    if not plan.cases:
+        names = ", ".join(kernel.name for kernel in kernels)
+        raise UsageError(f"nothing to measure: no chosen problem is for {names}")
+    return plan
+
+
+def of_manifest(manifest: Manifest) -> Plan:
+    """The plan that a run was started with."""
+    groups: dict[str, Group] = {}
+    for case in manifest.cases:
+        if case.id not in manifest.skipped:
+            groups.setdefault(case.group, Group(case.group, case.label, case.operator, [])).cases.append(case)
+    return Plan(groups=list(groups.values()), skipped=dict(manifest.skipped), cases=list(manifest.cases))
+
+
+def _with_axis(operator: str, fields: dict[str, Any], axis: str, value: Any) -> dict[str, Any]:
+    """A copy of the fields with one of them replaced, lengths kept consistent."""
+    changed = dict(fields)
+    if axis == "seq_len" and operator == "attention":
+        decoding = changed.get("kv_len") is not None and changed["kv_len"] > changed.get("q_len", 1)
+        if decoding:
+            changed["kv_len"] = value
+        else:
+            changed["q_len"] = value
+            changed.pop("kv_len", None)
+        return changed
+    if axis == "heads":
+        changed.pop("kv_heads", None)
+    if axis == "causal" and operator == "layer":
+        changed["mask"] = "causal" if value else "none"
+        return changed
+    changed[axis] = value
+    return changed
+
+
+def _baseline(problem: Problem, kernels: Mapping[str, Kernel], device: Device) -> str:
+    candidates = BASELINES.get(problem.operator, ())
+    for name in candidates:
+        if name in kernels and kernels[name].why_not(problem, device) is None:
+            return name
+    return candidates[0] if candidates else ""
+
+
+def _case(kernel: Kernel, problem: Problem, device: Device, seed: int, baseline: str) -> Case:
+    batch, seq_len = problem.shape
+    return Case(
+        kernel=kernel.name,
+        family=kernel.family,
+        operator=problem.operator,
+        problem=problem.fields(),
+        label=problem.label,
+        batch=batch,
+        seq_len=seq_len,
+        tokens=problem.tokens,
+        dtype=problem.dtype,
+        direction=problem.direction,
+        device=str(device),
+        seed=seed,
+        flops=problem.flops(),
+        min_bytes=problem.min_bytes(),
+        approximate=kernel.approximate,
+        baseline=baseline,
+    )
+
+
+def _over_limit(kernel: Kernel, at_most: Sequence[tuple[str, int]], used: Mapping[str, int]) -> str | None:
+    for glob, limit in at_most:
+        if fnmatch.fnmatchcase(kernel.name, glob) and used.get(kernel.name, 0) >= limit:
+            number = "no group" if limit == 0 else f"{limit} groups"
+            return f"its build is slow, so this preset measures it in {number} only: name it with --kernels to measure it everywhere"
+    return None
+
+
+def _informative_order(problems: Sequence[Problem]) -> list[Problem]:
+    """Round robin over the operators; within one, the middle size, the smallest, the largest, then what lies between.
+
+    A run that is stopped early then has a coarse picture of everything instead of a fine one of a part.
+    """
+    queues: dict[str, list[Problem]] = {}
+    for problem in problems:
+        queues.setdefault(problem.operator, []).append(problem)
+    ordered = [_coarse_to_fine(sorted(queue, key=lambda p: (p.flops(), p.label))) for queue in queues.values()]
+    longest = max(len(queue) for queue in ordered)
+    return [queue[i] for i in range(longest) for queue in ordered if i < len(queue)]
+
+
+def _coarse_to_fine(items: list[Problem]) -> list[Problem]:
+    """The middle, the ends, then the middles of what is left, breadth first."""
+    if len(items) < 3:
+        return items
+    middle = len(items) // 2
+    found = [items[middle], items[0], items[-1]]
+    spans = [(0, middle), (middle, len(items) - 1)]
+    while spans:
+        low, high = spans.pop(0)
+        if high - low > 1:
+            centre = (low + high) // 2
+            found.append(items[centre])
+            spans += [(low, centre), (centre, high)]
+    return found

@@ -1,0 +1,256 @@
+"""The parent: walks the plan, starts a worker for each group, and appends what the workers answer to the journal.
+
+It imports no torch, so nothing of it disturbs what is measured, and a kernel that crashes takes only its worker along.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from . import environment
+from .child import Child, Loss
+from .journal import Journal
+from .messages import Doing, Done, Finished, Found, Message, Request
+from .plan import Group, Plan
+from .records import (
+    Attempt,
+    Case,
+    Ceilings,
+    CeilingsFound,
+    GroupDone,
+    Measured,
+    Measurement,
+    Process,
+    Session,
+    SessionEnd,
+    Settings,
+)
+
+QUARANTINE = 2
+"""A case during which the harness died this often is not tried again."""
+GROUP_GUESS_S = 30.0
+OUT_OF_MEMORY = "out of memory"
+CRASHES_PER_GROUP = 20
+
+Ended = Literal["finished", "interrupted", "budget"]
+
+
+class Progress(Protocol):
+    """Who wants to know how the run goes; the terminal in earnest, a list in tests."""
+
+    def begin(self, plan: Plan, settings: Settings, done: int) -> None: ...
+    def group(self, group: Group, number: int, of: int, left_s: float | None) -> None: ...
+    def doing(self, case: Case | None, phase: str) -> None: ...
+    def done(self, case: Case, measurement: Measurement) -> None: ...
+    def tick(self) -> None: ...
+    def end(self, ended: str) -> None: ...
+
+
+@dataclass
+class Runner:
+    """Measures what is missing of a plan."""
+
+    plan: Plan
+    journal: Journal
+    settings: Settings
+    progress: Progress
+    load: tuple[Path, ...] = ()
+    stop: Callable[[], bool] = lambda: False
+    measurements: dict[str, Measurement] = field(default_factory=dict)
+    _ceilings: Ceilings | None = None
+    _workers: int = 0
+    _out_of_memory: dict[str, int] = field(default_factory=dict)
+    """Kernel -> bytes of the smallest problem at which memory ran out."""
+    _group_s: list[float] = field(default_factory=list)
+
+    def run(self, started: str) -> Ended:
+        """Measure until all is done, the budget is used up, or somebody asks to stop."""
+        self._began = time.monotonic()
+        self.measurements = dict(self.journal.run.measurements)
+        self._workers = _last_worker(self.measurements)
+        self.journal.append(Session(started))
+        for case, reason in self.plan.skipped.items():
+            if case not in self.measurements:
+                self._record(Measurement(case=case, status="skipped", reason=reason))
+        self._quarantine()
+        self.progress.begin(self.plan, self.settings, sum(1 for case in self.plan.cases if case.id in self.measurements))
+        with self._scratch() as scratch:
+            self._scratch_path = scratch
+            ended = self._all_groups()
+        self.journal.append(SessionEnd(reason=ended, wall_s=time.monotonic() - self._began))
+        self.progress.end(ended)
+        return ended
+
+    def _all_groups(self) -> Ended:
+        passes = [(process, group) for process in range(self.settings.processes) for group in self.plan.groups]
+        pending = [(process, group) for process, group in passes if self._missing(group, process)]
+        if pending:
+            self._measure_ceilings()
+        for number, (process, group) in enumerate(pending):
+            if self.stop():
+                return "interrupted"
+            if self._out_of_budget():
+                return "budget"
+            self.progress.group(group, number + 1, len(pending), self._time_left(len(pending) - number))
+            self._one_group(group, process)
+        return "interrupted" if self.stop() else "budget" if self._unfinished() else "finished"
+
+    def _one_group(self, group: Group, process: int) -> None:
+        """Measure what is missing of a group; a lost worker costs one case, and the rest goes on in a new one."""
+        started = time.monotonic()
+        phases: dict[str, float] = {}
+        for _ in range(CRASHES_PER_GROUP):
+            self._skip_what_will_not_fit(group)
+            cases = self._missing(group, process)
+            if not cases or self.stop() or self._out_of_budget(started_group=True):
+                break
+            for name, seconds in self._one_worker(cases, first=process == 0).items():
+                phases[name] = phases.get(name, 0.0) + seconds
+        wall = time.monotonic() - started
+        self._group_s.append(wall)
+        phases["other"] = max(wall - sum(phases.values()), 0.0)
+        self.journal.append(GroupDone(group=group.id, wall_s=wall, phases_s=phases))
+
+    def _one_worker(self, cases: list[Case], *, first: bool) -> dict[str, float]:
+        """Run one worker process over these cases; return where its time went."""
+        by_id = {case.id: case for case in cases}
+        spent: dict[str, float] = {}
+        for message in self._hear(self._request("group", cases=cases, first=first)):
+            if isinstance(message, Doing):
+                self.journal.append(Attempt(case=message.case, phase=message.phase))
+                self.progress.doing(by_id[message.case], message.phase)
+            elif isinstance(message, Done):
+                self._accept(message.measurement)
+            elif isinstance(message, Finished):
+                spent = message.phases_s
+        if self._loss and not self.stop():
+            self._put_down(self._loss, cases)
+        return spent
+
+    def _hear(self, request: Request) -> Iterator[Message]:
+        scratch = self._scratch_path
+        child = Child(request, environment.worker_environment(self.settings.threads, scratch / "caches"), environment.scrub)
+        self._loss: Loss | None = None
+        yield from child.messages(self.stop, self.progress.tick)
+        self._loss = child.loss
+
+    def _request(self, kind: Literal["group", "ceilings"], *, cases: list[Case] | None = None, first: bool = True) -> Request:
+        self._workers += 1
+        return Request(
+            kind=kind,
+            device=self.plan.cases[0].device,
+            settings=self.settings,
+            worker=self._workers,
+            recorder=str(self._scratch_path / "recorder"),
+            cases=cases or [],
+            dtypes=tuple(sorted({case.dtype for case in self.plan.cases})),
+            load=tuple(str(path) for path in self.load),
+            first=first,
+            stop_after_s=self._budget_left(),
+            ceilings=self._ceilings,
+        )
+
+    def _measure_ceilings(self) -> None:
+        self.progress.doing(None, "ceilings")
+        for message in self._hear(self._request("ceilings")):
+            if isinstance(message, Found):
+                self._ceilings = message.ceilings
+                self.journal.append(CeilingsFound(message.ceilings))
+
+    def _accept(self, measurement: Measurement) -> None:
+        """Record an answer; a further process of a case is added to what its earlier ones measured."""
+        earlier = self.measurements.get(measurement.case)
+        if earlier is not None and earlier.status == "ok":
+            number = len(earlier.processes) + 1
+            earlier.processes = earlier.processes + measurement.processes
+            earlier.warnings = _without_repetition([*earlier.warnings, *measurement.warnings])
+            if measurement.status != "ok":
+                earlier.status, earlier.reason = measurement.status, f"in process {number}: {measurement.reason}"
+            measurement = earlier
+        self._record(measurement)
+
+    def _record(self, measurement: Measurement) -> None:
+        if measurement.reason:
+            measurement.reason = environment.scrub(measurement.reason)
+        self.journal.append(Measured(measurement))
+        self.measurements[measurement.case] = measurement
+        case = next(case for case in self.plan.cases if case.id == measurement.case)
+        if measurement.status == "failed" and OUT_OF_MEMORY in (measurement.reason or ""):
+            self._out_of_memory[case.kernel] = min(case.min_bytes, self._out_of_memory.get(case.kernel, case.min_bytes))
+        self.progress.done(case, measurement)
+
+    def _put_down(self, loss: Loss, cases: list[Case]) -> None:
+        """Record whom a lost worker is put down to: the case it was at, or all when it never came to one."""
+        blamed = [case for case in cases if case.id == loss.case] or [case for case in cases if case.id not in self.measurements]
+        for case in blamed:
+            last = loss.stderr_tail.splitlines()[-1:] if loss.status == "failed" else []
+            reason = f"{loss.reason}; last words: {last[0]}" if last else loss.reason
+            self._accept(Measurement(case=case.id, status=loss.status, reason=reason, stderr_tail=loss.stderr_tail or None))
+
+    def _missing(self, group: Group, process: int) -> list[Case]:
+        """The cases of a group that this pass over the plan still has to measure."""
+        return [case for case in group.cases if self._needs(case, process)]
+
+    def _needs(self, case: Case, process: int) -> bool:
+        measurement = self.measurements.get(case.id)
+        return measurement is None or (measurement.status == "ok" and len(measurement.processes) <= process)
+
+    def _unfinished(self) -> bool:
+        return any(self._missing(group, self.settings.processes - 1) for group in self.plan.groups)
+
+    def _quarantine(self) -> None:
+        """Give up on cases during which the whole harness died repeatedly."""
+        for case, times in self.journal.run.suspects.items():
+            if times >= QUARANTINE and case not in self.measurements:
+                reason = f"the harness died {times} times while measuring this case: measure it alone in a run of its own to find out why"
+                self._record(Measurement(case=case, status="failed", reason=reason))
+
+    def _skip_what_will_not_fit(self, group: Group) -> None:
+        for case in group.cases:
+            limit = self._out_of_memory.get(case.kernel)
+            if limit is not None and case.min_bytes >= limit and case.id not in self.measurements:
+                self._record(Measurement(case=case.id, status="skipped", reason="this kernel ran out of memory at a smaller problem already"))
+
+    def _budget_left(self) -> float | None:
+        budget = self.settings.budget_s
+        return None if budget is None else max(budget - (time.monotonic() - self._began), 0.0)
+
+    def _out_of_budget(self, *, started_group: bool = False) -> bool:
+        """Whether another group would not fit; one that has started may use what is left."""
+        left = self._budget_left()
+        if left is None:
+            return False
+        usual = sum(self._group_s) / len(self._group_s) if self._group_s else 0.0
+        return left <= (1.0 if started_group else 0.5 * usual)
+
+    def _time_left(self, groups: int) -> float | None:
+        usual = sum(self._group_s) / len(self._group_s) if self._group_s else GROUP_GUESS_S
+        expected = usual * groups
+        left = self._budget_left()
+        return expected if left is None else min(expected, left)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """Fresh build caches, so that build times are cold ones."""
+        path = Path(tempfile.mkdtemp(prefix="kerneldyno-"))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _last_worker(measurements: Mapping[str, Measurement]) -> int:
+    """The highest worker number used so far: a resumed run goes on counting, so that it never pairs across its parts."""
+    processes: list[Process] = [process for measurement in measurements.values() for process in measurement.processes]
+    return max((process.worker for process in processes), default=0)
+
+
+def _without_repetition(warnings: list) -> list:  # type: ignore[type-arg]
+    return list(dict.fromkeys(warnings))

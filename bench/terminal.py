@@ -1,0 +1,135 @@
+"""What the terminal shows: progress while measuring, and the tables at the end. Plain lines when it is not a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from .records import STATUSES, Case, Measurement, Settings
+from .stats import latency
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .plan import Group, Plan
+
+STYLES = {"ok": "green", "wrong": "bold red", "failed": "red", "timeout": "red", "invalid": "yellow", "skipped": "dim"}
+
+
+class TerminalProgress:
+    """Says what is measured now, what came of each case, and how much time is left.
+
+    On a terminal the last line moves; it is redrawn about once a second, since drawing takes time on the cores that are
+    being measured. Elsewhere nothing but plain lines is printed.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live: Live | None = None
+        self._total = self._done = 0
+        self._what = ""
+        self._left_s: float | None = None
+        self._group_began = time.monotonic()
+
+    def begin(self, plan: Plan, settings: Settings, done: int) -> None:
+        self._total, self._done = len(plan.cases), done
+        groups = f"{len(plan.groups)} groups, {len(plan.cases)} cases ({len(plan.skipped)} of them skipped)"
+        on = f" on {plan.cases[0].device}, protocol {settings.protocol.name}, {settings.threads} threads"
+        again = f"; {done - len(plan.skipped)} are measured already" if done > len(plan.skipped) else ""
+        self.console.print(f"{groups}{on}{again}", highlight=False)
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live.start()
+
+    def group(self, group: Group, number: int, of: int, left_s: float | None) -> None:
+        self._left_s, self._group_began = left_s, time.monotonic()
+        left = f", about {duration(left_s)} left" if left_s is not None else ""
+        self.console.print(f"[bold]{number}/{of} {escape(group.operator)} {escape(group.label)}[/]{left}", highlight=False)
+
+    def doing(self, case: Case | None, phase: str) -> None:
+        self._what = f"{phase}: {case.kernel}" if case and phase != "timing" else phase
+        self.tick()
+
+    def done(self, case: Case, measurement: Measurement) -> None:
+        if measurement.status == "skipped":
+            return  # said in the report; here they would drown the rest
+        self._done += 1
+        style = STYLES[measurement.status]
+        self.console.print(f"  {case.kernel:<26}[{style}]{measurement.status:<8}[/]{escape(outcome(measurement))}", highlight=False)
+
+    def tick(self) -> None:
+        if self._live:
+            self._live.update(Text.from_markup(self._line()), refresh=True)
+
+    def _line(self) -> str:
+        left = ""
+        if self._left_s is not None:
+            left = f" · about {duration(max(self._left_s - (time.monotonic() - self._group_began), 0))} left"
+        return f"[cyan]{self._done} of {self._total} cases · {escape(self._what)}{left}[/]"
+
+    def end(self, ended: str) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+        if ended == "interrupted":
+            self.console.print("[yellow]Stopped as asked; what was measured is kept.[/]")
+        elif ended == "budget":
+            self.console.print("[yellow]The budget is used up; what is missing can be measured with --resume.[/]")
+
+
+def outcome(measurement: Measurement) -> str:
+    """One case in a few words: its latency, or why it has none."""
+    if measurement.status != "ok":
+        return measurement.reason or ""
+    interval = latency(measurement.processes)
+    spread = f" ± {interval.half_width:.1%}" if interval.half_width < 1 else ""
+    rms = f", {measurement.distance.relative_rms:.1e} off" if measurement.distance else ""
+    marks = "".join(f" [{warning.code}]" for warning in measurement.warnings)
+    return f"{seconds(interval.estimate)}{spread}{rms}{marks}"
+
+
+def summary(console: Console, results: pd.DataFrame, winners: pd.DataFrame) -> None:
+    """The fastest exact kernel of every shape, what did not work, and how many cases ended how."""
+    if len(winners):
+        console.print(_winners_table(winners))
+    for row in results[results["status"].isin(["wrong", "failed", "timeout", "invalid"])].itertuples():
+        console.print(f"[{STYLES[row.status]}]{row.status}[/] {escape(f'{row.kernel} at {row.label}: {row.reason}')}", highlight=False)
+    counts = Counter(results["status"])
+    told = [f"{counts[status]} {status}" for status in (*STATUSES, "missing") if counts[status]]
+    console.print(f"{len(results)} cases: {', '.join(told)}", highlight=False)
+
+
+def _winners_table(winners: pd.DataFrame) -> Table:
+    table = Table(title="Fastest exact kernel per shape (speedup against the baseline, by paired rounds)", title_justify="left")
+    for name, justify in (("operator", "left"), ("shape", "left"), ("fastest", "left"), ("latency", "right"), ("speedup", "right"), ("against", "left"), ("next", "left")):
+        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=name in ("latency", "speedup"))
+    for row in winners[~winners["approximate"]].itertuples():
+        tie = " (tie)" if row.tie else ""
+        speedup = f"{row.speedup:.2f}×" if row.speedup == row.speedup else "–"
+        cells: Sequence[str] = (
+            row.operator, row.label, row.kernel.partition("/")[2] + tie, seconds(row.latency_s), speedup,
+            str(row.baseline).partition("/")[2], str(row.runner_up or "–").partition("/")[2] or "–",
+        )  # fmt: skip
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
+
+
+def seconds(value: float) -> str:
+    """A latency in the unit that suits it."""
+    for unit, factor in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def duration(value: float) -> str:
+    """A waiting time, roughly."""
+    return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min"

@@ -1,0 +1,100 @@
+"""The child process: reads one request from standard input, measures one group (or the ceilings), and answers.
+
+Started as `python -m kerneldyno.bench.worker DESCRIPTOR`; answers go to that file descriptor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import os
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import msgspec
+
+from .messages import Channel, Finished, Found, Recorder, Request
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Do what the request says; the parent reads what comes of it."""
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+    channel = Channel(int(sys.argv[1]))
+    _die_with_the_parent()
+    faulthandler.enable()
+    warnings.simplefilter("ignore")  # libraries under measurement warn at will; their warnings are not ours
+    stop = _Stop(request.stop_after_s)
+
+    import torch
+
+    torch.set_num_threads(request.settings.threads)
+    torch.set_grad_enabled(False)
+    if request.kind == "ceilings":
+        from .instruments import ceiling
+
+        channel.say(Found(ceiling.measure(torch.device(request.device), request.dtypes)))
+        channel.say(Finished({}))
+        return
+    _measure(request, channel, stop)
+
+
+def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
+    import torch
+
+    from kerneldyno.kernels import registry
+
+    from .instruments.clock import CpuClock, CudaClock
+    from .instruments.energy import find_meter
+    from .instruments.watch import find_watch
+    from .measure import GroupMeasurer, Instruments, Interrupted
+
+    started = time.perf_counter()
+    kernels = registry.load([Path(path) for path in request.load])
+    device = torch.device(request.device)
+    clock = CudaClock(device) if device.type == "cuda" else CpuClock()
+    instruments = Instruments(clock=clock, meter=find_meter(device), watch=find_watch(device))
+    with Recorder(Path(request.recorder)) as recorder:
+        measurer = GroupMeasurer(request, kernels, channel, recorder, instruments, stop)
+        measurer.phases_s["start"] = time.perf_counter() - started
+        gc.collect()
+        gc.freeze()  # what is alive now stays: later collections need not look at it
+        try:
+            measurer.measure()
+        except Interrupted:
+            pass
+        finally:
+            channel.say(Finished(measurer.phases_s))
+    # interpreters with compiled code and foreign threads loaded have been seen to crash on the way out
+    os._exit(0)
+
+
+class _Stop:
+    """True once the parent has asked to stop, or the budget is used up."""
+
+    def __init__(self, after_s: float | None) -> None:
+        self._until = None if after_s is None else time.monotonic() + after_s
+        self._asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+    def __call__(self) -> bool:
+        return self._asked or (self._until is not None and time.monotonic() >= self._until)
+
+
+def _die_with_the_parent() -> None:
+    """Have the kernel kill this process when its parent is gone, so that nothing measures on unseen."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

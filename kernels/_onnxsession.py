@@ -1,0 +1,161 @@
+"""ONNX Runtime sessions that run where they were asked to, keep quiet between calls and share torch's memory."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx
+
+    from .registry import Setup
+
+OPSET = 23
+IR_VERSION = 11
+"""The one that opset 23 came with: what the onnx package writes by default may be newer than the runtime reads."""
+
+ELEMENT_TYPES = {
+    "torch.float32": 1,
+    "torch.uint8": 2,
+    "torch.int8": 3,
+    "torch.int32": 6,
+    "torch.int64": 7,
+    "torch.bool": 9,
+    "torch.float16": 10,
+    "torch.float64": 11,
+    "torch.bfloat16": 16,
+}
+"""ONNX element types (TensorProto.DataType) by the name of torch's dtype."""
+
+
+class Session:
+    """One loaded graph with one output; reads and writes torch tensors in place."""
+
+    def __init__(self, runtime: Any, device: torch.device, inputs: Sequence[str], output: str) -> None:
+        self._runtime = runtime
+        self._binding = runtime.io_binding()
+        self._device = device
+        self._inputs = tuple(inputs)
+        self._output = output
+
+    def run(self, feeds: Mapping[str, torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+        """Compute into `out`, which the caller allocates afresh for every call, and return it.
+
+        `out` must be contiguous. Feeds that are not contiguous are copied first: that copy is part of the kernel's cost.
+        """
+        held = {name: feeds[name].contiguous() for name in self._inputs}  # keeps the copies alive until the call is over
+        for name, tensor in held.items():
+            self._binding.bind_input(name, *self._described(tensor))
+        self._binding.bind_output(self._output, *self._described(out))
+        self._call()
+        return out
+
+    def _described(self, tensor: torch.Tensor) -> tuple[str, int, int, list[int], int]:
+        index = tensor.device.index or 0
+        return self._device.type, index, ELEMENT_TYPES[str(tensor.dtype)], list(tensor.shape), tensor.data_ptr()
+
+    def _call(self) -> None:
+        self._runtime.run_with_iobinding(self._binding)
+
+
+class _CudaSession(Session):
+    """Runs on a stream of its own that is ordered before and after torch's current one, without waiting on the host.
+
+    ONNX Runtime takes a stream only when it is created, and not the default one (whose handle is zero): work that it put
+    on a stream unknown to torch would escape the events that time it.
+    """
+
+    def __init__(self, runtime: Any, device: torch.device, inputs: Sequence[str], output: str, stream: torch.cuda.Stream) -> None:
+        import onnxruntime
+
+        super().__init__(runtime, device, inputs, output)
+        self._stream = stream
+        self._options = onnxruntime.RunOptions()
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def _call(self) -> None:
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        self._runtime.run_with_iobinding(self._binding, self._options)
+        current.wait_stream(self._stream)
+
+
+def session(model: onnx.ModelProto | bytes, setup: Setup, inputs: Sequence[str], output: str) -> Session:
+    """Load `model` for `setup.device`; `inputs` and `output` are the names that `Session.run` binds.
+
+    Raises RuntimeError when ONNX Runtime cannot run the whole graph on that device: nothing falls back to another.
+    """
+    import onnxruntime
+
+    serialized = model if isinstance(model, bytes) else model.SerializeToString()
+    options = _options(onnxruntime, setup)
+    if setup.device.type != "cuda":
+        runtime = _load(onnxruntime, serialized, options, "CPUExecutionProvider", {})
+        return Session(runtime, setup.device, inputs, output)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+        onnxruntime.preload_dlls()
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    device = torch.empty(0, device=setup.device).device  # with its index
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    provider_options = {
+        "device_id": str(device.index),
+        "arena_extend_strategy": "kSameAsRequested",
+        "user_compute_stream": str(stream.cuda_stream),
+        "use_tf32": "0",  # on by default, and three decimal digits short of float32
+    }
+    runtime = _load(onnxruntime, serialized, options, "CUDAExecutionProvider", provider_options)
+    return _CudaSession(runtime, device, inputs, output, stream)
+
+
+def _options(onnxruntime: Any, setup: Setup) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised; it need not be printed as well
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    # threads that spin after a call slow down whatever is measured next by 2-4 x
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not setup.arena:
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+    return options
+
+
+def _load(onnxruntime: Any, serialized: bytes, options: Any, provider: str, provider_options: dict[str, str]) -> Any:
+    try:
+        runtime = onnxruntime.InferenceSession(serialized, options, providers=[(provider, provider_options)])
+    except Exception as error:
+        first_line = str(error).splitlines()[0]
+        raise RuntimeError(f"ONNX Runtime cannot run this graph on {provider}: {first_line}") from error
+    found = runtime.get_providers()[0]
+    if found != provider:
+        raise RuntimeError(f"ONNX Runtime was asked for {provider} and chose {found}: install its CUDA libraries or run on the CPU")
+    return runtime
+
+
+def value(name: str, dtype: str, shape: Sequence[int]) -> Any:
+    """An input or output of a graph; `dtype` as torch calls it ("float32")."""
+    from onnx import helper
+
+    return helper.make_tensor_value_info(name, ELEMENT_TYPES[f"torch.{dtype}"], list(shape))
+
+
+def constant(name: str, tensor: torch.Tensor) -> Any:
+    """A tensor that the graph carries along (an initializer), of any dtype that ONNX knows."""
+    from onnx import helper
+
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return helper.make_tensor(name, ELEMENT_TYPES[str(tensor.dtype)], list(tensor.shape), raw, raw=True)
+
+
+def model(nodes: Sequence[Any], inputs: Sequence[Any], output: Any, constants: Sequence[Any] = ()) -> onnx.ModelProto:
+    """A model of `nodes` (onnx.helper.make_node), with the opsets of ONNX and of ONNX Runtime's own operators."""
+    from onnx import helper
+
+    graph = helper.make_graph(list(nodes), "kerneldyno", list(inputs), [output], list(constants))
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)

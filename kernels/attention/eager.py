@@ -1,0 +1,27 @@
+"""The textbook formula in plain PyTorch, one operation after the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..registry import Run, Setup, kernel
+from ._masks import sight
+from ._textbook import textbook
+from .problem import Attention, AttentionInputs
+
+if TYPE_CHECKING:
+    import torch
+
+
+@kernel(Attention, accepts=("causal", "padding", "bias", "mask"), directions=("forward", "backward"))
+def eager(problem: Attention, setup: Setup) -> Run:
+    """Matrix product, softmax, matrix product: all scores are written to memory and read again.
+
+    The causal mask is made once; keys and values of grouped heads are repeated in every call.
+    """
+    visible = sight(problem, setup.device)
+
+    def run(inputs: AttentionInputs) -> torch.Tensor:
+        return textbook(inputs.q, inputs.k, inputs.v, scale=problem.scale, bias=inputs.bias, visible=visible(inputs))
+
+    return run

@@ -1,0 +1,70 @@
+"""Structured pruning: half of the heads are left out, and the others computed by a smaller attention."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from ..registry import Device, Run, Setup, kernel
+from ._masks import sdpa_arguments
+from .problem import Attention, AttentionInputs
+
+KEPT = 0.5
+"""Share of the key-value heads that stay."""
+
+
+def kept_heads(problem: Attention, setup: Setup) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of the query heads and of the key-value heads that stay, in ascending order.
+
+    A key-value head's score is the norm of its values over the calibration inputs, padding left out; a group of query
+    heads goes or stays with the head it shares.
+    """
+    values = setup.calibration.v.double()
+    if setup.calibration.lengths is not None:
+        values = values * problem.padding_mask(setup.calibration.lengths).mT
+    scores = values.square().sum(dim=(0, 2, 3))
+    count = max(1, round(problem.kv_heads * KEPT))
+    kv_heads = scores.topk(count).indices.sort().values
+    heads = (kv_heads[:, None] * problem.group + torch.arange(problem.group, device=kv_heads.device)).flatten()
+    return heads, kv_heads
+
+
+def claim(problem: Attention, setup: Setup, inputs: AttentionInputs) -> torch.Tensor:
+    """Exact attention with the outputs of the dropped heads set to 0."""
+    heads, _ = kept_heads(problem, setup)
+    exact = problem.reference(inputs)
+    output = torch.zeros_like(exact)
+    output[:, heads] = exact[:, heads]
+    return output
+
+
+def single_head(problem: Attention, device: Device) -> str | None:  # noqa: ARG001
+    """With one key-value head, there is none to leave out."""
+    return "has a single key-value head: there is none to leave out" if problem.kv_heads == 1 else None
+
+
+@kernel(Attention, accepts=("causal", "padding", "bias", "mask"), approximate=True, claim=claim, refuses=single_head)
+def pruned(problem: Attention, setup: Setup) -> Run:
+    """Half of the heads, those whose values have the larger norm, through SDPA; 0 for the others.
+
+    Which heads stay is decided once, on the calibration inputs. Gathering them and writing zeros is timed.
+    """
+    heads, kv_heads = kept_heads(problem, setup)
+    arguments = sdpa_arguments(problem, setup.device)
+
+    def run(inputs: AttentionInputs) -> torch.Tensor:
+        given = arguments(_of_heads(inputs, heads))
+        q, k, v = inputs.q[:, heads], inputs.k[:, kv_heads], inputs.v[:, kv_heads]
+        output = inputs.q.new_zeros(inputs.q.shape)
+        output[:, heads] = F.scaled_dot_product_attention(q, k, v, **given)
+        return output
+
+    return run
+
+
+def _of_heads(inputs: AttentionInputs, heads: torch.Tensor) -> AttentionInputs:
+    """The inputs with bias and mask, where they differ between heads, for these heads only."""
+    per_head = {
+        name: tensor[:, heads] for name in ("bias", "mask") if (tensor := getattr(inputs, name)) is not None and tensor.shape[1] > 1
+    }
+    return inputs.replace(**per_head) if per_head else inputs

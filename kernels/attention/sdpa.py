@@ -1,0 +1,109 @@
+"""PyTorch's scaled_dot_product_attention: its own choice of backend, and each backend by force."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from ..registry import Device, Run, Setup, kernel
+from ._masks import blind, sdpa_arguments
+from .problem import Attention, AttentionInputs
+
+ALL_FEATURES = ("causal", "padding", "bias", "mask")
+BOTH = ("forward", "backward")
+
+
+def needs_mask(problem: Attention) -> bool:
+    """Whether SDPA must be given an explicit mask: its own causal mode is for equal lengths."""
+    return bool(problem.features - {"causal"}) or (problem.causal and problem.cross)
+
+
+def flash_refuses(problem: Attention, device: Device) -> str | None:
+    """What PyTorch's flash backend does not take; on a CPU it takes everything."""
+    if device.kind == "cpu":
+        return None
+    if problem.dtype == "float32":
+        return "the flash backend takes bfloat16 and float16 on cuda, not float32"
+    if problem.head_dim > 256:
+        return f"the flash backend takes head_dim up to 256, not {problem.head_dim}"
+    if needs_mask(problem):
+        return "the flash backend takes no mask on cuda (padding, bias, or causal with q_len other than kv_len)"
+    if device.capability and device.capability < (8, 0):
+        return "the flash backend needs a GPU of compute capability 8.0 or newer"
+    return None
+
+
+def efficient_refuses(problem: Attention, device: Device) -> str | None:  # noqa: ARG001
+    """What PyTorch's memory-efficient backend does not take."""
+    if problem.grouped:
+        return "the memory-efficient backend takes no grouped-query heads"
+    return None
+
+
+def cudnn_refuses(problem: Attention, device: Device) -> str | None:
+    """What PyTorch's cuDNN backend does not take."""
+    limit = 256 if device.capability and device.capability >= (9, 0) and problem.direction == "forward" else 128
+    if problem.head_dim > limit or problem.head_dim % 8:
+        return f"the cuDNN backend takes head_dim in multiples of 8 up to {limit} here, not {problem.head_dim}"
+    if device.capability and device.capability < (8, 0):
+        return "the cuDNN backend needs a GPU of compute capability 8.0 or newer"
+    return None
+
+
+@kernel(Attention, accepts=ALL_FEATURES, directions=BOTH)
+def sdpa(problem: Attention, setup: Setup) -> Run:
+    """PyTorch's scaled_dot_product_attention, which chooses among its backends by itself."""
+    return _through_sdpa(problem, setup)
+
+
+@kernel(Attention, accepts=ALL_FEATURES, directions=BOTH, refuses=flash_refuses)
+def sdpa_flash(problem: Attention, setup: Setup) -> Run:
+    """scaled_dot_product_attention, made to use its FlashAttention-2 backend (on a CPU: its tiled one)."""
+    return _through_sdpa(problem, setup, "FLASH_ATTENTION")
+
+
+@kernel(Attention, devices=("cuda",), accepts=ALL_FEATURES, directions=BOTH, refuses=efficient_refuses)
+def sdpa_efficient(problem: Attention, setup: Setup) -> Run:
+    """scaled_dot_product_attention, made to use its memory-efficient (CUTLASS) backend."""
+    return _through_sdpa(problem, setup, "EFFICIENT_ATTENTION")
+
+
+@kernel(Attention, devices=("cuda",), dtypes=("bfloat16", "float16"), accepts=ALL_FEATURES, directions=BOTH, refuses=cudnn_refuses)
+def sdpa_cudnn(problem: Attention, setup: Setup) -> Run:
+    """scaled_dot_product_attention, made to use its cuDNN backend."""
+    return _through_sdpa(problem, setup, "CUDNN_ATTENTION")
+
+
+@kernel(Attention, accepts=ALL_FEATURES, directions=BOTH)
+def sdpa_math(problem: Attention, setup: Setup) -> Run:
+    """scaled_dot_product_attention, made to use its unfused backend."""
+    return _through_sdpa(problem, setup, "MATH")
+
+
+def _through_sdpa(problem: Attention, setup: Setup, backend: str | None = None) -> Run:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    arguments = sdpa_arguments(problem, setup.device)
+    # the CPU's backends return 0 for a query that sees no key; not all of CUDA's do
+    clear = blind(problem) and setup.device.type == "cuda"
+
+    def choose(inputs: AttentionInputs) -> torch.Tensor:
+        given = arguments(inputs)
+        output = F.scaled_dot_product_attention(inputs.q, inputs.k, inputs.v, **given)
+        return _without_blind_rows(output, given["attn_mask"]) if clear else output
+
+    if backend is None:
+        return choose
+    only = [getattr(SDPBackend, backend)]  # a single one: torch raises where it cannot serve, it does not fall back
+
+    def force(inputs: AttentionInputs) -> torch.Tensor:
+        with sdpa_kernel(only):
+            return choose(inputs)
+
+    return force
+
+
+def _without_blind_rows(output: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """0 for the queries that see no key, where a backend gives NaN."""
+    seeing = mask if mask.dtype == torch.bool else mask > -torch.inf
+    return output.masked_fill(~seeing.any(-1, keepdim=True), 0)

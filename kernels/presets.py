@@ -1,0 +1,219 @@
+"""Named sets of problems, as plain data: shapes of known models, grids that peers use, the seed's applications.
+
+A preset lists fields of problems; `dtype` is left to the device (float32 on a CPU, bfloat16 on a GPU) unless it is
+given. Shapes of models follow their published configurations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+Fields = dict[str, Any]
+Shape = tuple[str, Fields]  # operator, fields of its problem
+
+NATIVE_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Problems that belong together, and how a sweep over them is limited."""
+
+    name: str
+    summary: str
+    problems: tuple[Shape, ...]
+    protocol: str = "default"
+    at_most: tuple[tuple[str, int], ...] = ()
+    """(kernel glob, number of groups): kernels that are slow to build are measured in the first groups only."""
+
+
+def attention(**fields: Any) -> Shape:
+    """One attention problem."""
+    return "attention", fields
+
+
+def feedforward(**fields: Any) -> Shape:
+    """One feed-forward problem."""
+    return "feedforward", fields
+
+
+def layer(**fields: Any) -> Shape:
+    """One encoder-layer problem."""
+    return "layer", fields
+
+
+def _grid(batches: Iterable[int], lengths: Iterable[int]) -> list[tuple[int, int]]:
+    return [(batch, length) for batch in batches for length in lengths]
+
+
+SEED = {"dim": 512, "hidden_dim": 2048}
+SEED_HEADS = {"heads": 8, "head_dim": 64}
+BERT_HEADS = {"heads": 12, "head_dim": 64}
+LLAMA_8B = {"heads": 32, "kv_heads": 8, "head_dim": 128}
+LLAMA_8B_MLP = {"dim": 4096, "hidden_dim": 14336, "activation": "silu", "norm": "rmsnorm", "gated": True, "bias": False}
+
+# one problem per operator: where free axes start from when no preset is named
+STARTING_POINTS: tuple[Shape, ...] = (
+    attention(batch=1, q_len=512, **SEED_HEADS),
+    feedforward(batch=1, seq_len=512, **SEED),
+    layer(batch=1, seq_len=512, heads=8, **SEED),
+)
+
+_SMOKE = Preset(
+    name="smoke",
+    summary="one small shape per operator: does everything work here? Under 90 s on 2 cores",
+    protocol="smoke",
+    at_most=(("*/flex", 0),),
+    problems=(
+        attention(batch=2, q_len=256, **SEED_HEADS),
+        feedforward(batch=2, seq_len=128, **SEED),
+        layer(batch=2, seq_len=128, heads=8, **SEED),
+    ),
+)
+
+_DEFAULT_CPU = Preset(
+    name="default",
+    summary="the seed's shapes over sequence lengths and batch sizes, with a causal, a padded and a decode case",
+    at_most=(("*/flex", 2),),
+    problems=(
+        *(attention(batch=b, q_len=s, **SEED_HEADS) for b, s in [(1, 512), (1, 128), (1, 2048), (4, 512), (4, 128)]),
+        attention(batch=1, q_len=512, causal=True, **SEED_HEADS),
+        attention(batch=4, q_len=1, kv_len=2048, heads=8, kv_heads=2, head_dim=64),
+        *(feedforward(batch=b, seq_len=s, **SEED) for b, s in [(1, 512), (1, 128), (1, 2048), (4, 512), (4, 128)]),
+        *(layer(batch=b, seq_len=s, heads=8, **SEED) for b, s in [(1, 512), (1, 128), (4, 512), (4, 128)]),
+    ),
+)
+
+_DEFAULT_CUDA = Preset(
+    name="default",
+    summary="prefill, causal, decode and feed-forward at the sizes of current models",
+    at_most=(("*/flex", 2),),
+    problems=(
+        *(attention(batch=b, q_len=s, heads=16, head_dim=128) for b, s in [(4, 4096), (16, 1024), (1, 16384)]),
+        *(attention(batch=b, q_len=s, heads=32, head_dim=64, causal=True) for b, s in [(4, 4096), (16, 1024)]),
+        attention(batch=1, q_len=8192, causal=True, **LLAMA_8B),
+        attention(batch=32, q_len=1, kv_len=4096, **LLAMA_8B),
+        *(feedforward(batch=b, seq_len=s, **LLAMA_8B_MLP) for b, s in [(1, 4096), (1, 1024), (16, 1)]),
+        feedforward(batch=8, seq_len=512, dim=1024, hidden_dim=4096, activation="gelu"),
+        *(layer(batch=b, seq_len=s, heads=16, dim=1024, hidden_dim=4096) for b, s in [(8, 512), (32, 512), (1, 2048)]),
+    ),
+)
+
+_FA_GRID = Preset(
+    name="fa-grid",
+    summary="FlashAttention's published grid: 16 k tokens in all, hidden size 2048, head_dim 64/128/256, causal and not",
+    problems=tuple(
+        attention(batch=16384 // length, q_len=length, heads=2048 // head_dim, head_dim=head_dim, causal=causal)
+        for head_dim in (64, 128, 256)
+        for causal in (False, True)
+        for length in (512, 1024, 2048, 4096, 8192, 16384)
+    ),
+)
+
+_DECODE = Preset(
+    name="decode",
+    summary="one or four query tokens against a long cache (Llama-3-8B heads), batch 1–64",
+    problems=tuple(
+        attention(batch=batch, q_len=q_len, kv_len=kv_len, causal=q_len > 1, **LLAMA_8B)
+        for q_len in (1, 4)
+        for kv_len in (1024, 4096, 16384, 32768)
+        for batch in (1, 8, 32, 64)
+    ),
+)
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        _SMOKE,
+        Preset(
+            name="seed",
+            summary="the layer the project started from: d_model 512, 8 heads, 2048; 10, 128 and 512 tokens",
+            problems=(
+                *(attention(batch=1, q_len=s, **SEED_HEADS) for s in (10, 128, 512)),
+                *(feedforward(batch=1, seq_len=s, **SEED) for s in (10, 128, 512)),
+                *(layer(batch=1, seq_len=s, heads=8, **SEED) for s in (10, 128, 512)),
+            ),
+        ),
+        Preset(
+            name="bert-base",
+            summary="BERT-base, padded batches: 12 heads of 64, feed-forward 768→3072 GELU",
+            problems=(
+                *(attention(batch=b, q_len=s, padding=True, **BERT_HEADS) for b, s in _grid((8, 32), (128, 384, 512))),
+                *(
+                    feedforward(batch=b, seq_len=s, dim=768, hidden_dim=3072, activation="gelu", norm="none")
+                    for b, s in _grid((8, 32), (128, 384, 512))
+                ),
+            ),
+        ),
+        Preset(
+            name="vit",
+            summary="ViT-B and ViT-H: 197, 577 and 1024 patches, 12 heads of 64 and 16 of 80",
+            problems=(
+                *(attention(batch=8, q_len=s, **BERT_HEADS) for s in (197, 577, 1024)),
+                *(attention(batch=8, q_len=s, heads=16, head_dim=80) for s in (197, 577, 1024)),
+                *(feedforward(batch=8, seq_len=s, dim=1024, hidden_dim=4096, activation="gelu") for s in (197, 577, 1024)),
+            ),
+        ),
+        Preset(
+            name="llama-8b-prefill",
+            summary="Llama-3-8B prefill: 32 query and 8 key heads of 128, causal; SwiGLU 4096→14336",
+            problems=(
+                *(attention(batch=1, q_len=s, causal=True, **LLAMA_8B) for s in (2048, 4096, 8192, 16384)),
+                *(feedforward(batch=1, seq_len=s, **LLAMA_8B_MLP) for s in (2048, 4096)),
+            ),
+        ),
+        Preset(
+            name="llama-70b-prefill",
+            summary="Llama-3-70B prefill: 64 query and 8 key heads of 128, causal; comparable with cuDNN's published H200 table",
+            problems=tuple(
+                attention(batch=1, q_len=s, heads=64, kv_heads=8, head_dim=128, causal=True) for s in (2048, 4096, 8192, 16384, 32768)
+            ),
+        ),
+        _DECODE,
+        _FA_GRID,
+        Preset(
+            name="text-generation",
+            summary="causal prefill, then one query token against a growing cache",
+            problems=(
+                *(attention(batch=1, q_len=s, causal=True, **SEED_HEADS) for s in (128, 512, 1024)),
+                *(attention(batch=1, q_len=1, kv_len=s, **SEED_HEADS) for s in (128, 512, 1024, 2048)),
+                *(layer(batch=1, seq_len=s, heads=8, mask="causal", **SEED) for s in (128, 512)),
+            ),
+        ),
+        Preset(
+            name="translation",
+            summary="cross-attention: another length for keys than for queries, padded",
+            problems=tuple(attention(batch=8, q_len=q, kv_len=kv, padding=True, **SEED_HEADS) for q, kv in ((64, 96), (128, 192), (1, 192))),
+        ),
+        Preset(
+            name="question-answering",
+            summary="bidirectional, padded batches of 384 tokens: attention, feed-forward and the whole layer",
+            problems=(
+                *(attention(batch=b, q_len=384, padding=True, **BERT_HEADS) for b in (1, 4, 8)),
+                *(feedforward(batch=b, seq_len=384, dim=768, hidden_dim=3072, activation="gelu") for b in (1, 4, 8)),
+                *(layer(batch=b, seq_len=384, heads=12, dim=768, hidden_dim=3072, padding=True) for b in (1, 4)),
+            ),
+        ),
+        Preset(
+            name="multimodal",
+            summary="long mixed sequences of 576 image patches and text",
+            problems=(
+                *(attention(batch=1, q_len=s, **SEED_HEADS) for s in (704, 1088, 2112)),
+                *(feedforward(batch=1, seq_len=s, **SEED) for s in (704, 1088, 2112)),
+            ),
+        ),
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every name that `--preset` takes."""
+    return ("default", *PRESETS)
+
+
+def preset(name: str, device_kind: str) -> Preset:
+    """The preset of that name for a kind of device; KeyError when there is none."""
+    if name == "default":
+        return _DEFAULT_CUDA if device_kind == "cuda" else _DEFAULT_CPU
+    return PRESETS[name]

@@ -1,0 +1,74 @@
+"""The project's chores: bench, report, tests, lint, types, dev. CI calls these and nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["tests", "lint", "types"]
+nox.options.error_on_missing_interpreters = True
+nox.needs_version = ">=2024.10"
+
+SOURCES = ("bench", "kernels", "reports", "tests", "noxfile.py")
+PACKAGES = ("kerneldyno.bench", "kerneldyno.kernels", "kerneldyno.reports")
+CONSTRAINTS = str(Path(__file__).with_name("constraints.txt"))
+
+
+def install(session: nox.Session, *what: str) -> None:
+    """Install with the exact versions that the project is tested with."""
+    session.install("--constraint", CONSTRAINTS, *what)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure: `nox -s bench`, or with options of `kerneldyno run`: `nox -s bench -- --preset smoke`."""
+    install(session, ".[run]")
+    # a run that found wrong kernels exits with 5 and one that was stopped with 130: nox reports both as they are
+    session.run("kerneldyno", "run", *session.posargs)
+
+
+@nox.session
+def report(session: nox.Session) -> None:
+    """Write tables and page of a stored run again, without torch: `nox -s report -- runs/…`."""
+    install(session, ".")
+    session.run("kerneldyno", "report", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the test suite: `nox -s tests`, or a part of it: `nox -s tests -- tests/bench -k journal`."""
+    install(session, "--editable", ".[run,test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check format and rules; `nox -s lint -- --fix` mends what can be mended."""
+    install(session, "ruff")
+    fix = "--fix" in session.posargs
+    session.run("ruff", "format", *([] if fix else ["--check", "--diff"]), *SOURCES)
+    session.run("ruff", "check", *(["--fix"] if fix else []), *SOURCES)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly. The project is installed normally: checkers do not see through an editable mapping."""
+    install(session, ".[run,test]", "mypy", "nox", "pandas-stubs", "scipy-stubs", "types-psutil")
+    session.chdir(session.create_tmp())  # away from the folders of the same name as the packages
+    root = Path(__file__).parent
+    config = ["--config-file", str(root / "pyproject.toml")]
+    session.run("mypy", *config, *(option for package in PACKAGES for option in ("-p", package)))
+    session.run("mypy", *config, str(root / "noxfile.py"))
+
+
+@nox.session(venv_backend="venv")
+def dev(session: nox.Session) -> None:
+    """Make an environment to work in, at .venv: project editable, with everything that tests, lint and types need."""
+    folder = Path(session.posargs[0] if session.posargs else ".venv")
+    session.run("python", "-m", "venv", str(folder), external=True)
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    wanted = ("--editable", ".[run,test]", "ruff", "mypy", "pandas-stubs", "scipy-stubs", "types-psutil")
+    session.run(str(python), "-m", "pip", "install", "--constraint", CONSTRAINTS, *wanted, external=True)
+    session.log(f"activate it with: source {folder}/bin/activate")

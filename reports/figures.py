@@ -1,0 +1,210 @@
+"""Plotly figures of results, each of which stands alone in a notebook: what a page adds (theme, legend, layout) is not here.
+
+Every name that may come from a user's file is escaped, since plotly renders pseudo-HTML in labels and hover texts.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from . import units
+from .frame import rows
+from .styles import Style, styles
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A column of the results that can be drawn, and how."""
+
+    column: str
+    title: str
+    unit: str
+    better: str
+    low: str | None = None
+    high: str | None = None
+    log: bool = True
+
+
+QUANTITIES = {
+    "latency": Quantity("latency_s", "latency per call", "s", "lower", "latency_low_s", "latency_high_s"),
+    "share": Quantity("share_of_limit", "share of the machine's limit", "share", "higher", log=False),
+    "memory": Quantity("peak_bytes", "peak memory per call", "B", "lower"),
+    "energy": Quantity("energy_j", "energy per call", "J", "lower"),
+    "power": Quantity("power_w", "power", "W", "lower", log=False),
+}
+
+
+def drawable(frame: pd.DataFrame, quantity: Quantity) -> list[dict[str, Any]]:
+    """The rows that have this number: measured, and not zero where the axis is logarithmic."""
+    return [row for row in rows(frame) if row["status"] == "ok" and row[quantity.column] is not None and (row[quantity.column] or not quantity.log)]
+
+
+def panel(frame: pd.DataFrame, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> go.Figure:
+    """Lines over sequence length where there are several lengths, one dot per kernel otherwise."""
+    several = len({row["seq_len"] for row in drawable(frame, quantity)}) > 1
+    return against_length(frame, quantity, looks) if several else dots(frame, quantity, looks)
+
+
+def against_length(frame: pd.DataFrame, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> go.Figure:
+    """A quantity against sequence length, one line per kernel: the rows of one operator, batch and variant."""
+    drawn = drawable(frame, quantity)
+    looks = looks or looks_of(frame)
+    divisor, unit = units.scale([row[quantity.column] for row in drawn], quantity.unit)
+    figure = go.Figure()
+    for kernel in dict.fromkeys(row["kernel"] for row in drawn):
+        own = sorted((row for row in drawn if row["kernel"] == kernel), key=lambda row: row["seq_len"])
+        figure.add_scatter(
+            x=[row["seq_len"] for row in own],
+            y=[row[quantity.column] / divisor for row in own],
+            error_y=_whiskers(own, quantity, divisor),
+            mode="lines+markers",
+            line={"dash": looks[kernel].dash, "width": 1.75},
+            **_trace(kernel, own, looks[kernel], quantity),
+        )
+    lengths = sorted({row["seq_len"] for row in drawn})
+    figure.update_xaxes(type="log", title="sequence length, tokens (log)", **_ticks(_thinned(lengths)))
+    figure.update_yaxes(**_axis(drawn, quantity, divisor, unit))
+    return _finished(figure)
+
+
+def dots(frame: pd.DataFrame, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> go.Figure:
+    """A quantity of each kernel at one shape, best on top."""
+    best_last = sorted(drawable(frame, quantity), key=lambda row: row[quantity.column], reverse=quantity.better == "lower")
+    looks = looks or looks_of(frame)
+    divisor, unit = units.scale([row[quantity.column] for row in best_last], quantity.unit)
+    figure = go.Figure()
+    for row in best_last:
+        figure.add_scatter(
+            x=[row[quantity.column] / divisor],
+            y=[_short(row["kernel"])],
+            error_x=_whiskers([row], quantity, divisor),
+            mode="markers",
+            **_trace(row["kernel"], [row], looks[row["kernel"]], quantity),
+        )
+    figure.update_xaxes(**_axis(best_last, quantity, divisor, unit))
+    figure.update_yaxes(type="category", automargin=True)
+    return _finished(figure)
+
+
+def speed_against_error(frame: pd.DataFrame, looks: Mapping[str, Style] | None = None) -> go.Figure:
+    """Latency against the error of the output, for the kernels at one shape, with the front that nothing beats in both."""
+    drawn = [row for row in rows(frame) if row["status"] == "ok" and row["latency_s"] and error_of(row)]
+    looks = looks or looks_of(frame)
+    latency = QUANTITIES["latency"]
+    divisor, unit = units.scale([row["latency_s"] for row in drawn], "s")
+    figure = go.Figure()
+    front = pareto([(row["latency_s"] / divisor, float(error_of(row) or 0)) for row in drawn])
+    figure.add_scatter(
+        x=[x for x, _ in front], y=[y for _, y in front], mode="lines", name="no kernel is better in both", hoverinfo="skip",
+        line={"shape": "hv", "width": 1, "dash": "dot", "color": "#808080"}, meta={"light": "#808080", "dark": "#808080"},
+    )  # fmt: skip
+    for row in drawn:
+        trace = _trace(row["kernel"], [row], looks[row["kernel"]], latency)
+        trace["text"] = [f"{trace['text'][0]}<br>relative rms error {error_of(row):.2g}"]
+        figure.add_scatter(x=[row["latency_s"] / divisor], y=[error_of(row)], mode="markers", **trace)
+    figure.update_xaxes(**_axis(drawn, latency, divisor, unit))
+    figure.update_yaxes(type="log", title="relative rms error (log), lower is better", dtick=1, exponentformat="power", automargin=True)
+    return _finished(figure)
+
+
+def error_of(row: Row) -> float | None:
+    """How far a kernel's output is from the exact result: relative root-mean-square, for exact and approximate kernels alike."""
+    value = row["distance_rms"] if row["approximate"] else row["error_relative_rms"]
+    return None if value is None else float(value)
+
+
+def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other point beats or equals in both coordinates (lower is better), from left to right."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(set(points)):
+        if not front or point[1] < front[-1][1]:
+            front.append(point)
+    return front
+
+
+def looks_of(frame: pd.DataFrame) -> dict[str, Style]:
+    """A Style for each kernel in these results."""
+    return styles([(row["kernel"], row["family"], bool(row["approximate"])) for row in rows(frame[["kernel", "family", "approximate"]])])
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers (1, 2, 5 times a power of ten) that cover a range, so few that their labels do not touch."""
+    if not 0 < low <= high < math.inf:
+        return []
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
+        inside = [tick for tick in ticks if low / 1.6 <= tick <= high * 1.6]
+        if len(inside) <= 7:
+            return inside
+    return inside[:: math.ceil(len(inside) / 7)]
+
+
+def _trace(kernel: str, own: Sequence[Row], look: Style, quantity: Quantity) -> dict[str, Any]:
+    """What every trace of a kernel has in common; `meta` lets a page recolour it for a dark theme."""
+    color = look.light
+    return {
+        "name": _short(kernel),
+        "text": [_hover(row, quantity) for row in own],
+        "hovertemplate": "%{text}<extra></extra>",
+        "meta": {"kernel": kernel, "light": color, "dark": look.dark},
+        "marker": {"symbol": look.symbol, "size": 8, "color": color, "line": {"width": 2 if look.hollow else 0, "color": color}},
+        "line_color": color,
+    }
+
+
+def _hover(row: Row, quantity: Quantity) -> str:
+    value = units.quantity(row[quantity.column], quantity.unit)
+    if quantity.low and row[quantity.low] is not None and quantity.high:
+        value += f" ({units.quantity(row[quantity.low], quantity.unit)} – {units.quantity(row[quantity.high], quantity.unit)})"
+    lines = [f"<b>{html.escape(row['kernel'])}</b>", html.escape(row["label"]), value]
+    return "<br>".join(lines + ["approximate"] * bool(row["approximate"]))
+
+
+def _whiskers(own: Sequence[Row], quantity: Quantity, divisor: float) -> dict[str, Any] | None:
+    if quantity.low is None or quantity.high is None:
+        return None
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [(row[quantity.high] - row[quantity.column]) / divisor for row in own],
+        "arrayminus": [(row[quantity.column] - row[quantity.low]) / divisor for row in own],
+        "thickness": 1.25,
+        "width": 3,
+    }
+
+
+def _axis(drawn: Sequence[Row], quantity: Quantity, divisor: float, unit: str) -> dict[str, Any]:
+    unit = f", {unit}" if unit else ""
+    title = f"{quantity.title}{unit}{' (log)' if quantity.log else ''}, {quantity.better} is better"
+    if not quantity.log:
+        return {"title": title, "rangemode": "tozero", "automargin": True}
+    values = [row[quantity.column] / divisor for row in drawn]
+    return {"type": "log", "title": title, "automargin": True} | _ticks(log_ticks(min(values, default=1), max(values, default=1)))
+
+
+def _ticks(values: Sequence[float]) -> dict[str, Any]:
+    return {"tickvals": list(values), "ticktext": [f"{value:g}" if value < 1e6 else f"{value:.0e}" for value in values]} if values else {}
+
+
+def _thinned(lengths: Sequence[int]) -> list[int]:
+    """At most seven labels on the axis of lengths."""
+    return list(lengths[:: math.ceil(len(lengths) / 7)]) if lengths else []
+
+
+def _short(kernel: str) -> str:
+    return html.escape(kernel.partition("/")[2])
+
+
+def _finished(figure: go.Figure) -> go.Figure:
+    figure.update_layout(template="none", margin={"l": 56, "r": 12, "t": 12, "b": 44}, hovermode="closest", legend={"orientation": "h", "y": -0.25})
+    return figure

@@ -1,0 +1,81 @@
+"""How it was measured, on what, and with which ceilings: facts of a run in words, each with its unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kerneldyno.bench.journal import Run
+
+from . import units
+
+Row = Mapping[str, Any]
+
+
+def described(run: Run, results: Sequence[Row]) -> list[tuple[str, str]]:
+    """(what, how) of the measuring itself."""
+    settings = run.manifest.settings
+    protocol = settings.protocol
+    gpu = run.manifest.environment.device != "cpu"
+    timer = "CUDA events: device time" if gpu else "the host's monotonic clock (perf_counter) around the calls: wall-clock time"
+    cache = "the L2 cache is flushed before each sample (cold); warm samples are a column of their own" if gpu else (
+        "inputs rotate through a pool of buffers, so that a call does not find its own data in the cache"
+    )  # fmt: skip
+    sources = sorted({row["peak_source"] for row in results if row["peak_source"] and row["peak_bytes"] is not None})
+    return [
+        ("timer", timer),
+        ("cache", cache),
+        ("order", "the kernels of one shape are sampled side by side in one worker process, in rounds in random order, so that drift hits all alike"),
+        (
+            "stopping rule",
+            f"protocol {protocol.name}: at least {protocol.min_samples} samples and {protocol.min_total_s:g} s, until the median's 95 % interval "
+            f"is within ± {protocol.target:.1%}; at most {protocol.cap_s:g} s. Warm-up: at least {protocol.warmup_s:g} s, at most {protocol.warmup_cap_s:g} s",
+        ),
+        ("processes", f"{units.count(settings.processes, 'worker process', 'worker processes')} per shape; from 3 on, intervals are over processes"),
+        ("speedup", "time of the baseline over time of the kernel, paired round by round; a tie when the interval touches ± 2 %"),
+        (
+            "right or wrong",
+            "every output is compared with a float64 reference before and after timing. Error ratio: its error over the error of the naive "
+            "formula in the same data type. A kernel that fails is wrong and has no latency",
+        ),
+        ("approximate kernels", "are checked against what they claim to compute; their distance from the exact result is shown, and they are ranked apart"),
+        ("peak memory", "peak bytes allocated on the device during one call above what was alive before it, output included" + _from(sources)),
+        ("energy", "joules per call while running back to back, from a hardware counter; never estimated, and never 0 for not measured"),
+        ("limit", "the larger of FLOPs / matmul rate and minimum bytes / copy rate, with the rates below, measured at the start of this run"),
+        *_ceilings(run),
+        *([("command", settings.command)] if settings.command else []),
+    ]
+
+
+def machine(run: Run) -> list[tuple[str, str]]:
+    """(name, value) of the environment."""
+    environment = run.manifest.environment
+    facts = [
+        ("device", f"{environment.device_name} ({environment.device})"),
+        ("processor", f"{environment.cpu_name}, {units.count(environment.cpu_cores, 'core')}, {units.count(environment.threads, 'thread')} used"),
+        ("instruction sets", ", ".join(environment.cpu_features)),
+        ("memory", units.quantity(environment.memory_bytes, "B")),
+        ("system", environment.os),
+        ("Python", environment.python),
+        ("packages", ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))),
+        ("GPU", ", ".join(f"{name} {value}" for name, value in (environment.gpu or {}).items())),
+        ("malloc", ", ".join(f"{name}={value}" for name, value in environment.malloc.items())),
+        ("kerneldyno", run.manifest.version + (f", commit {environment.commit}" if environment.commit else "")),
+        ("run", f"{run.folder}, created {run.manifest.created}, {units.count(run.sessions, 'session')}, seed {run.manifest.settings.seed}"),
+        ("fingerprint", environment.fingerprint),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _ceilings(run: Run) -> list[tuple[str, str]]:
+    if run.ceilings is None:
+        return [("ceilings", "not measured in this run")]
+    rates = [f"matmul {dtype} {units.quantity(rate, 'FLOP/s')}" for dtype, rate in run.ceilings.matmul_flops_per_s.items()]
+    said = [*rates, f"copy {units.quantity(run.ceilings.copy_bytes_per_s, 'B/s')} (read plus written)"]
+    if run.ceilings.last_level_cache_bytes:
+        said.append(f"last-level cache {units.quantity(run.ceilings.last_level_cache_bytes, 'B')}")
+    return [("ceilings", ", ".join(said))]
+
+
+def _from(sources: Sequence[str]) -> str:
+    return f"; counted by {units.listed(sources)}" if sources else ""

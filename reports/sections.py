@@ -1,0 +1,150 @@
+"""The chart sections of the page: what is drawn, in which small panels, and the table that says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from . import summary, tables, units
+from .figures import QUANTITIES, Quantity, drawable, error_of, looks_of, panel, speed_against_error
+from .frame import Frames, rows
+from .shapes import SHORT_DTYPES, Grid, grids, titles, variants
+from .styles import Style
+from .tables import Cell, Table
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure and what stands beside it."""
+
+    id: str
+    """Its key in Drawing.figures."""
+    title: str
+    spoken: str
+    """What a screen reader says instead of the picture."""
+    dtype: str
+
+
+@dataclass
+class Block:
+    """The charts and tables of one operator in one section."""
+
+    operator: str
+    takeaway: str
+    tables: list[Table]
+    charts: list[Chart] = field(default_factory=list)
+    legend: list[tuple[str, Style]] = field(default_factory=list)
+    chosen: bool = False
+    """One chart at a time, picked by the reader, instead of small multiples."""
+
+
+@dataclass
+class Section:
+    """One heading of the page."""
+
+    id: str
+    heading: str
+    takeaway: str
+    blocks: list[Block]
+
+
+class Drawing:
+    """All charts of one run: sections for the template, figures for the script."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.results = frames.results
+        self.rows = rows(frames.results)
+        self.variants = variants(frames.run.manifest.cases)
+        self.grids = grids(self.rows, self.variants)
+        self.looks = looks_of(frames.results) if self.rows else {}
+        self.figures: dict[str, Any] = {}
+        """Id -> data and layout, as plain JSON values."""
+
+    def sections(self) -> list[Section]:
+        """Every section that this run has anything for; its figures are in `figures` afterwards."""
+        made = [
+            self._section("latency", "Latency against sequence length", "Lower is better; both axes are logarithmic."),
+            self._section("share", "Share of the machine's limit", summary.share(self.rows)),
+            self._section("memory", "Peak memory", "Bytes allocated during one call above what was alive before it; lower is better."),
+            self._errors(),
+        ]
+        for name, heading in (("energy", "Energy"), ("power", "Power")):
+            if self._any(QUANTITIES[name]):
+                made.append(self._section(name, heading, summary.energy(self.rows)))
+        return [section for section in made if section.blocks]
+
+    def _section(self, name: str, heading: str, takeaway: str) -> Section:
+        quantity = QUANTITIES[name]
+        sentences = {} if name == "share" else summary.extreme(self.rows, quantity.column)
+        blocks = [
+            Block(operator, sentences.get(operator, ""), self._tables(operator, partial(tables.quantity_cell, quantity=quantity)))
+            for operator in self._operators(lambda row: row[quantity.column] is not None)
+        ]
+        for block in blocks:
+            self._draw_panels(block, name, quantity)
+        return Section(name, heading, takeaway, blocks)
+
+    def _errors(self) -> Section:
+        """Speed against error: one shape at a time, the one that most kernels were measured at first."""
+        blocks = []
+        for operator in self._operators(lambda row: error_of(row) is not None):
+            block = Block(operator, "", self._tables(operator, tables.error_cell), chosen=True)
+            groups = self._by(operator, lambda row: row["group"], lambda row: bool(row["latency_s"] and error_of(row)))
+            for number, own in enumerate(sorted(groups.values(), key=lambda own: (-len(own), -own[0]["flops"]))):
+                spoken = f"Latency against error of {units.count(len(own), 'kernel')} at {own[0]['label']}"
+                chart = Chart(f"error-{operator}-{number}", own[0]["label"], spoken, own[0]["dtype"])
+                self._add(block, chart, speed_against_error(self._frame(own), self.looks), own)
+            blocks.append(block)
+        return Section("error", "Speed against error", summary.accuracy(self.rows), blocks)
+
+    def _draw_panels(self, block: Block, name: str, quantity: Quantity) -> None:
+        own = [row for row in self.rows if row["operator"] == block.operator]
+        named, _ = titles(self.variants[row["case"]] for row in own)
+        panels = self._by(block.operator, lambda row: (named[self.variants[row["case"]]], row["batch"]), lambda row: row[quantity.column] is not None)
+        for number, ((variant, batch), inside) in enumerate(panels.items()):
+            lengths = sorted({row["seq_len"] for row in inside})
+            parts = [variant] if len(named) > 1 else []
+            parts += [f"batch {batch}", *([f"length {lengths[0]}"] if len(lengths) == 1 else [])]
+            title = " · ".join(parts)
+            spoken = f"{quantity.title} of {units.count(len({row['kernel'] for row in inside}), 'kernel')}: {title}"
+            figure = panel(self._frame(inside), quantity, self.looks)
+            if drawable(self._frame(inside), quantity):
+                self._add(block, Chart(f"{name}-{block.operator}-{number}", title, spoken, inside[0]["dtype"]), figure, inside)
+
+    def _add(self, block: Block, chart: Chart, figure: go.Figure, drawn: Sequence[Row]) -> None:
+        """Put a figure on the page: its legend becomes the block's, its template the page's style sheet."""
+        plain = figure.to_plotly_json()
+        plain["layout"].pop("template", None)
+        plain["layout"].pop("legend", None)
+        self.figures[chart.id] = plain
+        block.charts.append(chart)
+        for row in drawn:
+            if row["kernel"] not in dict(block.legend):
+                block.legend.append((row["kernel"], self.looks[row["kernel"]]))
+
+    def _tables(self, operator: str, cell: Callable[[Row], Cell]) -> list[Table]:
+        return [tables.fill(grid, cell) for grid in self.grids if grid.operator == operator]
+
+    def _operators(self, has: Callable[[Row], bool]) -> list[str]:
+        return list(dict.fromkeys(row["operator"] for row in self.rows if row["status"] == "ok" and has(row)))
+
+    def _by(self, operator: str, key: Callable[[Row], Any], has: Callable[[Row], bool]) -> dict[Any, list[Row]]:
+        found: dict[Any, list[Row]] = {}
+        for row in self.rows:
+            if row["operator"] == operator and row["status"] == "ok" and has(row):
+                found.setdefault(key(row), []).append(row)
+        return found
+
+    def _frame(self, own: Sequence[Row]) -> pd.DataFrame:
+        cases = {row["case"] for row in own}
+        return self.results[self.results["case"].isin(cases)]
+
+    def _any(self, quantity: Quantity) -> bool:
+        return any(row[quantity.column] is not None for row in self.rows if row["status"] == "ok")

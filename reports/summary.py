@@ -1,0 +1,203 @@
+"""Sentences: what came out, said once at the top of the page and once above each chart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from kerneldyno.bench.journal import Run
+
+from . import units
+from .figures import QUANTITIES, error_of
+from .tables import STATES
+
+Row = Mapping[str, Any]
+
+OPERATORS = {"attention": "Attention", "feedforward": "Feed-forward", "layer": "Encoder layer"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out for one operator."""
+
+    operator: str
+    name: str
+    winner: str | None
+    """The kernel that was fastest most often."""
+    lines: list[str]
+
+
+def subject(run: Run, results: Sequence[Row]) -> str:
+    """What was measured, on what, when."""
+    kernels = len({row["kernel"] for row in results})
+    shapes = len({row["group"] for row in results})
+    operators = units.listed(OPERATORS.get(name, name).lower() for name in dict.fromkeys(row["operator"] for row in results))
+    return f"{units.count(kernels, 'kernel')} on {units.count(shapes, 'shape')} of {operators}, measured on {machine(run)} on {date(run)}."
+
+
+def machine(run: Run) -> str:
+    """The device in words."""
+    environment = run.manifest.environment
+    if environment.device == "cpu":
+        return f"{environment.device_name} (CPU, {units.count(environment.threads, 'thread')})"
+    return environment.device_name
+
+
+def date(run: Run) -> str:
+    """The day of the run, as people write it; as it stands in the manifest when it is no ISO date."""
+    try:
+        when = datetime.fromisoformat(run.manifest.created)
+    except ValueError:
+        return run.manifest.created
+    return f"{when.day} {when:%B %Y}"
+
+
+def coverage(results: Sequence[Row]) -> list[tuple[str, str, str, int]]:
+    """(status, word, sign, number of cases) of every status that occurs."""
+    counted = Counter(row["status"] for row in results)
+    return [(status, *STATES[status], counted[status]) for status in STATES if counted[status]]
+
+
+def headline(results: Sequence[Row], contests: Sequence[Row]) -> str:
+    """What came out, in one sentence."""
+    parts = []
+    for operator in dict.fromkeys(row["operator"] for row in results):
+        exact = _contests(contests, operator, "exact")
+        if exact:
+            kernel, wins = _leader(exact)
+            parts.append(f"{kernel} is fastest in {wins} of {units.count(len(exact), 'shape')}")
+    counted = {status: (word, number) for status, word, _, number in coverage(results)}
+    trouble = [f"{number} {word}" for status, (word, number) in counted.items() if status != "ok"]
+    tail = f"; {units.listed(trouble)} of {units.count(len(results), 'case')}" if trouble else f"; all {len(results)} cases measured"
+    return (units.listed(parts) if parts else "No exact kernel has a number") + tail + "."
+
+
+def answers(results: Sequence[Row], contests: Sequence[Row]) -> list[Answer]:
+    """One answer per operator."""
+    made = []
+    for operator in dict.fromkeys(row["operator"] for row in results):
+        exact, loose = _contests(contests, operator, "exact"), _contests(contests, operator, "approximate")
+        name = OPERATORS.get(operator, operator)
+        if not exact:
+            made.append(Answer(operator, name, None, ["no exact kernel has a number"]))
+            continue
+        winner, wins = _leader(exact)
+        ties = sum(contest["tie"] for contest in exact if contest["kernel"] == winner)
+        lines = [f"fastest in {wins} of {units.count(len(exact), 'shape')}" + (f", tied within 2 % in {ties}" if ties else "")]
+        others = Counter(contest["kernel"] for contest in exact if contest["kernel"] != winner)
+        if others:
+            lines.append("elsewhere: " + ", ".join(f"{_short(kernel)} {number}" for kernel, number in others.most_common()))
+        best = max((c for c in exact if c["speedup"] and c["kernel"] != c["baseline"]), key=lambda c: c["speedup"], default=None)
+        if best and best["speedup"] > 1:
+            lines.append(f"best gain on {_short(best['baseline'])}: {units.times(best['speedup'])} ({_short(best['kernel'])}, {best['label']})")
+        if loose:
+            kernel, number = _leader(loose)
+            lines.append(f"approximate, ranked apart: {_short(kernel)} first in {number} of {len(loose)}")
+        made.append(Answer(operator, name, winner, lines))
+    return made
+
+
+def notes(run: Run, results: Sequence[Row]) -> list[str]:
+    """What holds for the run as a whole and must be known before its numbers are used."""
+    said = []
+    missing = sum(row["status"] == "missing" for row in results)
+    if missing:
+        said.append(f"{len(results) - missing} of {units.count(len(results), 'case')}: {_ending(run)}")
+    orphans = {row["group"]: row["baseline"] for row in results if row["status"] == "ok" and row["speedup_reason"]}
+    if orphans:
+        names = units.listed(sorted(set(orphans.values())))
+        said.append(f"no speedup in {units.count(len(orphans), 'shape')}, where the baseline ({names}) has no usable number")
+    if any(row["interval_kind"] == "within_process" for row in results):
+        said.append(
+            "intervals are within one process, and fresh processes of the same code can differ by several percent more: "
+            "use --processes 3 for anything published"
+        )
+    if run.ceilings is None:
+        said.append("the machine's ceilings were not measured: no share of the limit")
+    return said
+
+
+def extreme(results: Sequence[Row], column: str) -> dict[str, str]:
+    """Operator -> a sentence about a column where lower is better: the best and the worst exact kernel at its largest shape."""
+    unit = next(quantity.unit for quantity in QUANTITIES.values() if quantity.column == column)
+    said = {}
+    for operator, own in _largest(results, column).items():
+        ranked = sorted(own, key=lambda row: row[column])
+        best, worst = ranked[0], ranked[-1]
+        sentence = f"At {best['label']} {_short(best['kernel'])} needs {units.quantity(best[column], unit)}"
+        if worst[column] > best[column] > 0:
+            ratio = units.times(worst[column] / best[column])
+            sentence += f"; {_short(worst['kernel'])} needs {units.quantity(worst[column], unit)}, {ratio} as much"
+        said[operator] = sentence + "."
+    return said
+
+
+def share(results: Sequence[Row]) -> str:
+    """How close the best came to what the machine can do."""
+    exact = [row for row in results if row["status"] == "ok" and row["share_of_limit"] is not None and not row["approximate"]]
+    if not exact:
+        return "Not known: the machine's ceilings were not measured for these data types."
+    best = max(exact, key=lambda row: row["share_of_limit"])
+    return (
+        f"Closest to what this machine can do: {best['kernel']} at {best['label']}, "
+        f"{units.quantity(best['share_of_limit'], 'share', 2)} of the limit."
+    )
+
+
+def accuracy(results: Sequence[Row]) -> str:
+    """What approximate kernels pay for their speed."""
+    exact = [error for row in results if row["status"] == "ok" and not row["approximate"] and (error := error_of(row))]
+    said = [f"Exact kernels stay within a relative error of {max(exact):.1e}"] if exact else []
+    for kernel in dict.fromkeys(row["kernel"] for row in results if row["approximate"]):
+        own = [error for row in results if row["kernel"] == kernel and row["status"] == "ok" and (error := error_of(row))]
+        if own:
+            said.append(f"{kernel} is off by up to {max(own):.1e}")
+    return "; ".join(said) + "." if said else "No kernel has a measured error."
+
+
+def energy(results: Sequence[Row]) -> str:
+    """Where energy was measured, or the reason why it was not."""
+    measured = [row for row in results if row["energy_j"] is not None or row["power_w"] is not None]
+    if measured:
+        sources = units.listed(sorted({str(row["energy_source"]) for row in measured}))
+        return f"Measured for {units.count(len(measured), 'case')}; source: {sources}."
+    reasons = Counter(row["energy_reason"] for row in results if row["energy_reason"])
+    reason = reasons.most_common(1)[0][0] if reasons else "it was switched off, or nothing was measured"
+    return f"Not measured: {reason}."
+
+
+def _ending(run: Run) -> str:
+    reasons = {
+        "interrupted": "the run was interrupted",
+        "budget": "the time budget was spent",
+        "finished": "the run finished without the rest",
+    }
+    return reasons[run.ended.reason] if run.ended else "the run goes on, or was killed"
+
+
+def _contests(contests: Sequence[Row], operator: str, division: str) -> list[Row]:
+    return [contest for contest in contests if contest["operator"] == operator and contest["division"] == division]
+
+
+def _leader(contests: Sequence[Row]) -> tuple[str, int]:
+    return Counter(contest["kernel"] for contest in contests).most_common(1)[0]
+
+
+def _largest(results: Sequence[Row], column: str) -> dict[str, list[Row]]:
+    """Operator -> the exact rows with a number, of the largest problem that most of its kernels could be measured at."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in results:
+        if row["status"] == "ok" and not row["approximate"] and row[column] is not None:
+            found.setdefault(row["operator"], {}).setdefault(row["group"], []).append(row)
+    largest = {}
+    for operator, groups in found.items():
+        most = max(len(own) for own in groups.values())
+        largest[operator] = max((own for own in groups.values() if 2 * len(own) >= most), key=lambda own: own[0]["flops"])
+    return largest
+
+
+def _short(kernel: str) -> str:
+    return kernel.partition("/")[2]

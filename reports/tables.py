@@ -1,0 +1,212 @@
+"""What the page's tables show: cells with a text, a sign and an explanation, never a blank that could be read as zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from kerneldyno.bench.records import Measurement
+
+from . import units
+from .figures import Quantity, error_of
+from .frame import rows
+from .shapes import SHORT_DTYPES, Grid
+
+Row = Mapping[str, Any]
+
+STATES = {
+    "ok": ("measured", "✓"),
+    "wrong": ("wrong", "✗"),
+    "failed": ("failed", "!"),
+    "timeout": ("timeout", "⧗"),
+    "invalid": ("invalid", "?"),
+    "skipped": ("skipped", "–"),
+    "missing": ("missing", "…"),
+}
+"""Status -> the word and the sign that stand for it on the page."""
+TIE, BEST, BEST_APPROXIMATE = "≈", "★", "☆"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: what is read first, what is read second, what is read on asking."""
+
+    text: str = ""
+    sign: str = ""
+    below: str = ""
+    title: str = ""
+    state: str = "ok"
+    tint: int = 0
+    """-4 (much slower than the baseline) to 4 (much faster)."""
+    case: str | None = None
+    dtype: str = ""
+    warned: bool = False
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The sign of each case that is first in its division, or tied with it."""
+
+    signs: Mapping[str, str]
+
+    @classmethod
+    def of(cls, results: Sequence[Row], contests: pd.DataFrame) -> Marks:
+        """The marks that follow from the results and `frame.winners`."""
+        places = {(row["group"], row["kernel"]): row["case"] for row in results}
+        signs = {}
+        for contest in rows(contests):
+            first = places[contest["group"], contest["kernel"]]
+            exact = contest["division"] == "exact"
+            signs[first] = BEST if exact else BEST_APPROXIMATE
+            if contest["tie"] and contest["runner_up"]:
+                for kernel in (contest["kernel"], contest["runner_up"]):
+                    signs[places[contest["group"], kernel]] = TIE if exact else BEST_APPROXIMATE + TIE
+        return cls(signs)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A grid with its cells made: what the template walks over."""
+
+    grid: Grid
+    exact: list[tuple[str, list[Cell]]]
+    approximate: list[tuple[str, list[Cell]]]
+
+
+def fill(grid: Grid, cell: Callable[[Row], Cell]) -> Table:
+    """The cells of every kernel in a grid; exact kernels and approximate ones apart, each with the fastest on top."""
+    columns = [(columns.title, batch, length) for columns in grid.columns for batch, length in columns.shapes]
+    dtypes = [columns.dtype for columns in grid.columns for _ in columns.shapes]
+    planned = {kernel: [grid.cells.get((kernel, *column)) for column in columns] for kernel in grid.kernels}
+    order = sorted(grid.kernels, key=lambda kernel: -_standing([row for row in planned[kernel] if row]))
+    unplanned = Cell(text="·", title="not planned", state="unplanned")
+    made = {
+        kernel: [replace(cell(row) if row else unplanned, dtype=dtype) for row, dtype in zip(planned[kernel], dtypes, strict=True)]
+        for kernel in order
+    }
+    approximate = {kernel for kernel in order if any(row["approximate"] for row in planned[kernel] if row)}
+    return Table(
+        grid,
+        [(kernel, made[kernel]) for kernel in order if kernel not in approximate],
+        [(kernel, made[kernel]) for kernel in order if kernel in approximate],
+    )
+
+
+def speedup_cell(row: Row, marks: Marks) -> Cell:
+    """Speedup against the baseline with the latency below it, or the word for why there is none."""
+    if row["status"] != "ok":
+        return _without(row)
+    latency = units.quantity(row["latency_s"], "s")
+    low, high = row["latency_low_s"], row["latency_high_s"]
+    around = f" ({units.quantity(low, 's')} – {units.quantity(high, 's')})" if low is not None and high is not None else ""
+    title = f"{row['kernel']}, {row['label']}: {latency}{around}"
+    sign = marks.signs.get(row["case"], "")
+    common = {"sign": sign, "case": row["case"], "warned": row["warnings"] is not None}
+    if row["speedup"] is None:
+        return Cell(text=latency, below="no baseline", title=f"{title}; {row['speedup_reason']}", **common)
+    title += f"; {units.times(row['speedup'])} the speed of {row['baseline']}"
+    if row["speedup_low"] is not None and row["kernel"] != row["baseline"]:
+        title += f" ({units.times(row['speedup_low'])} – {units.times(row['speedup_high'])})"
+    tint = max(-4, min(4, round(2 * math.log2(row["speedup"]))))
+    return Cell(text=units.times(row["speedup"]), below=latency, title=title, tint=tint, **common)
+
+
+def quantity_cell(row: Row, quantity: Quantity) -> Cell:
+    """The value of one column, or the word for why there is none."""
+    if row["status"] != "ok":
+        return _without(row)
+    value = row[quantity.column]
+    if value is None:
+        return Cell(text="–", title="not measured", state="unplanned", case=row["case"])
+    return Cell(text=units.quantity(value, quantity.unit), title=f"{row['kernel']}, {row['label']}", case=row["case"])
+
+
+def error_cell(row: Row) -> Cell:
+    """Relative rms error against the exact result."""
+    if row["status"] != "ok":
+        return _without(row)
+    error = error_of(row)
+    return Cell(text="–" if error is None else f"{error:.1e}", title=f"{row['kernel']}, {row['label']}", case=row["case"])
+
+
+LISTED: list[tuple[str, str, Callable[[Row], str], Callable[[Row], Any]]] = [
+    ("kernel", "operator/name", lambda row: row["kernel"], lambda row: row["kernel"]),
+    ("shape", "", lambda row: row["label"], lambda row: (row["batch"] or 0) * (row["seq_len"] or 0)),
+    ("dtype", "", lambda row: SHORT_DTYPES.get(row["dtype"], row["dtype"]), lambda row: row["dtype"]),
+    ("latency", "median per call", lambda row: units.quantity(row["latency_s"], "s"), lambda row: row["latency_s"]),
+    ("interval", "95 %, ±", lambda row: _half_width(row), lambda row: _half(row)),
+    ("speedup", "× baseline", lambda row: units.times(row["speedup"]), lambda row: row["speedup"]),
+    ("of limit", "%", lambda row: units.quantity(row["share_of_limit"], "share", 2), lambda row: row["share_of_limit"]),
+    ("rate", "FLOP/s, exact problem", lambda row: units.quantity(_rate(row), "FLOP/s"), lambda row: _rate(row)),
+    ("peak memory", "per call", lambda row: units.quantity(row["peak_bytes"], "B"), lambda row: row["peak_bytes"]),
+    ("weights", "", lambda row: units.quantity(row["weight_bytes"], "B"), lambda row: row["weight_bytes"]),
+    ("power", "mean", lambda row: units.quantity(row["power_w"], "W"), lambda row: row["power_w"]),
+    ("error", "relative rms", lambda row: _scientific(error_of(row)), lambda row: error_of(row)),
+    ("error ratio", "max, × naive", lambda row: _digits(row["error_max_ratio"]), lambda row: row["error_max_ratio"]),
+    ("build", "", lambda row: units.quantity(row["build_s"], "s"), lambda row: row["build_s"]),
+    ("samples", "", lambda row: str(row["samples"] or ""), lambda row: row["samples"]),
+]
+"""The list of all measured cases: heading, its second line, what is shown, what is sorted by."""
+
+
+def listing(results: Sequence[Row]) -> list[tuple[Row, list[tuple[str, Any]]]]:
+    """The measured rows with the (text, sort key) of each column of LISTED; columns that nobody has are the page's business."""
+    return [(row, [(show(row), key(row)) for _, _, show, key in LISTED]) for row in results if row["status"] == "ok"]
+
+
+def numberless(results: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
+    """(status, reason, rows) of every case without a number: the same reason once, what went wrong before what was skipped."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in results:
+        if row["status"] != "ok":
+            found.setdefault((row["status"], row["reason"] or "no reason was recorded"), []).append(row)
+    order = list(STATES)
+    return [(status, reason, own) for (status, reason), own in sorted(found.items(), key=lambda item: order.index(item[0][0]))]
+
+
+def warned(results: Sequence[Row], measurements: Mapping[str, Measurement]) -> list[tuple[str, str, list[Row]]]:
+    """(code, what it says the first time, rows) of every kind of warning, the most frequent first."""
+    found: dict[str, tuple[str, list[Row]]] = {}
+    for row in results:
+        measurement = measurements.get(row["case"])
+        for warning in {warning.code: warning for warning in measurement.warnings}.values() if measurement else ():
+            found.setdefault(warning.code, (warning.text, []))[1].append(row)
+    return [(code, text, own) for code, (text, own) in sorted(found.items(), key=lambda item: -len(item[1][1]))]
+
+
+def _without(row: Row) -> Cell:
+    word, sign = STATES[row["status"]]
+    return Cell(text=word, sign=sign, title=f"{row['kernel']}, {row['label']}: {row['reason'] or word}", state=row["status"], case=row["case"])
+
+
+def _standing(own: Sequence[Row]) -> float:
+    """For ordering only: the median speedup, kernels without any last."""
+    speedups = sorted(row["speedup"] for row in own if row["speedup"])
+    return speedups[len(speedups) // 2] if speedups else -1.0
+
+
+def _half(row: Row) -> float | None:
+    if row["latency_s"] is None or row["latency_low_s"] is None or row["latency_high_s"] is None:
+        return None
+    return float((row["latency_high_s"] - row["latency_low_s"]) / 2 / row["latency_s"])
+
+
+def _half_width(row: Row) -> str:
+    half = _half(row)
+    return "" if half is None else f"±{half:.1%}"
+
+
+def _rate(row: Row) -> float | None:
+    return None if row["tflops"] is None else float(row["tflops"] * 1e12)
+
+
+def _scientific(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}"
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else units.digits(value, 2)

@@ -1,0 +1,64 @@
+"""Numbers for people: the only place where SI quantities become microseconds, MiB or a percentage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+SCALES: dict[str, tuple[tuple[float, str], ...]] = {
+    "s": ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s")),
+    "B": ((1.0, "B"), (2.0**10, "KiB"), (2.0**20, "MiB"), (2.0**30, "GiB"), (2.0**40, "TiB")),
+    "J": ((1e-6, "µJ"), (1e-3, "mJ"), (1.0, "J"), (1e3, "kJ")),
+    "W": ((1.0, "W"),),
+    "FLOP/s": ((1e6, "MFLOP/s"), (1e9, "GFLOP/s"), (1e12, "TFLOP/s")),
+    "B/s": ((1e6, "MB/s"), (1e9, "GB/s"), (1e12, "TB/s")),
+    "": ((1.0, ""),),
+    "share": ((0.01, "%"),),
+}
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """A number with so many significant digits and no exponent between 0.001 and 10 000; integers above that."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if size < -3:
+        mantissa, _, exponent = f"{value:.{significant - 1}e}".partition("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:.{max(0, significant - 1 - size)}f}"
+
+
+def scale(values: Iterable[float], unit: str) -> tuple[float, str]:
+    """(divisor, unit) in which the smallest of these positive values reads as at least 1 where a unit allows it."""
+    usable = [value for value in values if math.isfinite(value) and value > 0]
+    least = min(usable, default=1.0)
+    fitting = [step for step in SCALES[unit] if least >= step[0]]
+    return fitting[-1] if fitting else SCALES[unit][0]
+
+
+def quantity(value: float | None, unit: str, significant: int = 3) -> str:
+    """`0.00123, "s"` -> `1.23 ms`; nothing for None. 0 stays 0, in the smallest unit."""
+    if value is None:
+        return ""
+    divisor, name = scale([abs(value)], unit) if value else SCALES[unit][0]
+    return f"{digits(value / divisor, significant)} {name}".strip()
+
+
+def times(value: float | None) -> str:
+    """A ratio: `1.34×`."""
+    if value is None:
+        return ""
+    return f"{value:.0f}×" if value >= 100 else f"{value:.1f}×" if value >= 10 else f"{value:.2f}×"
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 shape`, `2 shapes`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *most, last = list(words) or [""]
+    return f"{', '.join(most)} and {last}" if most else last

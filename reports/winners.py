@@ -1,0 +1,71 @@
+"""Who is fastest at each problem, exact and approximate kernels in divisions of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from kerneldyno.bench import stats
+from kerneldyno.bench.journal import Run
+from kerneldyno.bench.records import Case, Measurement
+from kerneldyno.bench.stats import Interval
+
+COLUMNS = [
+    "operator", "device", "label", "batch", "seq_len", "dtype", "direction", "group", "division", "kernel", "family", "latency_s",
+    "baseline", "speedup", "speedup_low", "speedup_high", "runner_up", "lead", "lead_low", "lead_high", "tie", "contestants",
+]  # fmt: skip
+
+Entry = tuple[Case, Measurement, float]
+
+
+def winners(run: Run) -> pd.DataFrame:
+    """One row per problem, device and division ("exact", "approximate") in which some kernel is ok: the fastest.
+
+    `lead` is the runner-up's time over the winner's, from paired rounds; `tie` says that its interval includes ± 2 %,
+    or that the two could not be paired. A kernel alone in its division wins without a runner-up.
+    """
+    divisions: dict[tuple[str, bool], list[Entry]] = {}
+    everyone = {(case.group, case.kernel): run.measurements.get(case.id) for case in run.manifest.cases}
+    for case in run.manifest.cases:
+        measurement = run.measurements.get(case.id)
+        if measurement is not None and measurement.status == "ok" and measurement.samples_s:
+            entry = (case, measurement, stats.latency(measurement.processes).estimate)
+            divisions.setdefault((case.group, case.approximate), []).append(entry)
+    records = [_contest(entries, everyone.get((entries[0][0].group, entries[0][0].baseline))) for entries in divisions.values()]
+    return pd.DataFrame(records, columns=COLUMNS)
+
+
+def _contest(entries: list[Entry], base: Measurement | None) -> dict[str, Any]:
+    """The row of one division of one problem."""
+    ranked = sorted(entries, key=lambda entry: entry[2])
+    lead = paired(ranked[0][1], ranked[1][1]) if len(ranked) > 1 else None
+    if lead is not None and lead.estimate < 1.0:  # the paired rounds know better than the two medians
+        ranked[0], ranked[1] = ranked[1], ranked[0]
+        lead = paired(ranked[0][1], ranked[1][1])
+    case, measurement, seconds = ranked[0]
+    against = paired(measurement, base) if base is not None and base.status == "ok" else None
+    if case.kernel == case.baseline:
+        against = Interval(1.0, 1.0, 1.0)
+    names = "operator device label batch seq_len dtype direction group kernel family baseline"
+    return {name: getattr(case, name) for name in names.split()} | {
+        "division": "approximate" if case.approximate else "exact",
+        "latency_s": seconds,
+        "speedup": against.estimate if against else None,
+        "speedup_low": against.low if against else None,
+        "speedup_high": against.high if against else None,
+        "runner_up": ranked[1][0].kernel if len(ranked) > 1 else None,
+        "lead": lead.estimate if lead else None,
+        "lead_low": lead.low if lead else None,
+        "lead_high": lead.high if lead else None,
+        "tie": len(ranked) > 1 and (lead is None or stats.is_tie(lead)),
+        "contestants": len(ranked),
+    }
+
+
+def paired(faster: Measurement, slower: Measurement) -> Interval | None:
+    """The second's time over the first's, from rounds that both took part in; None when they share none."""
+    try:
+        return stats.paired_speedup(faster.processes, slower.processes)
+    except ValueError:
+        return None
