@@ -137,8 +137,8 @@ def _load(onnxruntime: Any, serialized: bytes, options: Any, provider: str, prov
     return runtime
 
 
-def value(name: str, dtype: str, shape: Sequence[int]) -> Any:
-    """An input or output of a graph; `dtype` as torch calls it ("float32")."""
+def value(name: str, dtype: str, shape: Sequence[int | str]) -> Any:
+    """An input or output of a graph; `dtype` as torch calls it ("float32"), a size that varies as a word."""
     from onnx import helper
 
     return helper.make_tensor_value_info(name, ELEMENT_TYPES[f"torch.{dtype}"], list(shape))

@@ -19,6 +19,8 @@ from .frame import rows
 from .styles import Style, styles
 
 Row = Mapping[str, Any]
+Results = pd.DataFrame | Sequence[Row]
+"""`frame.results`, or some of its rows."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,19 @@ QUANTITIES = {
 }
 
 
-def drawable(frame: pd.DataFrame, quantity: Quantity) -> list[dict[str, Any]]:
+def drawable(frame: Results, quantity: Quantity) -> list[Row]:
     """The rows that have this number: measured, and not zero where the axis is logarithmic."""
-    return [row for row in rows(frame) if row["status"] == "ok" and row[quantity.column] is not None and (row[quantity.column] or not quantity.log)]
+    present = [row for row in _rows(frame) if row["status"] == "ok" and row[quantity.column] is not None]
+    return [row for row in present if row[quantity.column] > 0 or not quantity.log]
 
 
-def panel(frame: pd.DataFrame, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> go.Figure:
+def panel(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> go.Figure:
     """Lines over sequence length where there are several lengths, one dot per kernel otherwise."""
     several = len({row["seq_len"] for row in drawable(frame, quantity)}) > 1
     return against_length(frame, quantity, looks) if several else dots(frame, quantity, looks)
 
 
-def against_length(frame: pd.DataFrame, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> go.Figure:
+def against_length(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> go.Figure:
     """A quantity against sequence length, one line per kernel: the rows of one operator, batch and variant."""
     drawn = drawable(frame, quantity)
     looks = looks or looks_of(frame)
@@ -76,7 +79,7 @@ def against_length(frame: pd.DataFrame, quantity: Quantity, looks: Mapping[str, 
     return _finished(figure)
 
 
-def dots(frame: pd.DataFrame, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> go.Figure:
+def dots(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> go.Figure:
     """A quantity of each kernel at one shape, best on top."""
     best_last = sorted(drawable(frame, quantity), key=lambda row: row[quantity.column], reverse=quantity.better == "lower")
     looks = looks or looks_of(frame)
@@ -95,9 +98,9 @@ def dots(frame: pd.DataFrame, quantity: Quantity, looks: Mapping[str, Style] | N
     return _finished(figure)
 
 
-def speed_against_error(frame: pd.DataFrame, looks: Mapping[str, Style] | None = None) -> go.Figure:
+def speed_against_error(frame: Results, looks: Mapping[str, Style] | None = None) -> go.Figure:
     """Latency against the error of the output, for the kernels at one shape, with the front that nothing beats in both."""
-    drawn = [row for row in rows(frame) if row["status"] == "ok" and row["latency_s"] and error_of(row)]
+    drawn = [row for row in _rows(frame) if row["status"] == "ok" and row["latency_s"] and error_of(row)]
     looks = looks or looks_of(frame)
     latency = QUANTITIES["latency"]
     divisor, unit = units.scale([row["latency_s"] for row in drawn], "s")
@@ -131,9 +134,9 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def looks_of(frame: pd.DataFrame) -> dict[str, Style]:
+def looks_of(frame: Results) -> dict[str, Style]:
     """A Style for each kernel in these results."""
-    return styles([(row["kernel"], row["family"], bool(row["approximate"])) for row in rows(frame[["kernel", "family", "approximate"]])])
+    return styles([(row["kernel"], row["family"], bool(row["approximate"])) for row in _rows(frame)])
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -147,6 +150,10 @@ def log_ticks(low: float, high: float) -> list[float]:
         if len(inside) <= 7:
             return inside
     return inside[:: math.ceil(len(inside) / 7)]
+
+
+def _rows(frame: Results) -> Sequence[Row]:
+    return rows(frame) if isinstance(frame, pd.DataFrame) else frame
 
 
 def _trace(kernel: str, own: Sequence[Row], look: Style, quantity: Quantity) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from .columns import meaning
 from .frame import Frames, load, replacing, rows
 from .sections import Drawing
 from .shapes import SHORT_DTYPES
+from .summary import short
 
 HERE = Path(__file__).parent
 
@@ -63,11 +64,6 @@ def embedded(value: Any) -> Markup:
     """JSON that cannot end the script element that holds it."""
     text = json.dumps(value, cls=PlotlyJSONEncoder, separators=(",", ":"), ensure_ascii=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704 - inert, and no "<" left
-
-
-def short(kernel: str) -> str:
-    """A kernel's name without its operator."""
-    return kernel.partition("/")[2]
 
 
 def _first_screen(frames: Frames, drawing: Drawing) -> dict[str, Any]:

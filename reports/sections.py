@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import pandas as pd
 import plotly.graph_objects as go
 
 from . import summary, tables, units
@@ -59,11 +58,10 @@ class Drawing:
     """All charts of one run: sections for the template, figures for the script."""
 
     def __init__(self, frames: Frames) -> None:
-        self.results = frames.results
         self.rows = rows(frames.results)
         self.variants = variants(frames.run.manifest.cases)
         self.grids = grids(self.rows, self.variants)
-        self.looks = looks_of(frames.results) if self.rows else {}
+        self.looks = looks_of(self.rows)
         self.figures: dict[str, Any] = {}
         """Id -> data and layout, as plain JSON values."""
 
@@ -100,7 +98,7 @@ class Drawing:
             for number, own in enumerate(sorted(groups.values(), key=lambda own: (-len(own), -own[0]["flops"]))):
                 spoken = f"Latency against error of {units.count(len(own), 'kernel')} at {own[0]['label']}"
                 chart = Chart(f"error-{operator}-{number}", own[0]["label"], spoken, own[0]["dtype"])
-                self._add(block, chart, speed_against_error(self._frame(own), self.looks), own)
+                self._add(block, chart, speed_against_error(own, self.looks), own)
             blocks.append(block)
         return Section("error", "Speed against error", summary.accuracy(self.rows), blocks)
 
@@ -114,8 +112,8 @@ class Drawing:
             parts += [f"batch {batch}", *([f"length {lengths[0]}"] if len(lengths) == 1 else [])]
             title = " · ".join(parts)
             spoken = f"{quantity.title} of {units.count(len({row['kernel'] for row in inside}), 'kernel')}: {title}"
-            figure = panel(self._frame(inside), quantity, self.looks)
-            if drawable(self._frame(inside), quantity):
+            figure = panel(inside, quantity, self.looks)
+            if drawable(inside, quantity):
                 self._add(block, Chart(f"{name}-{block.operator}-{number}", title, spoken, inside[0]["dtype"]), figure, inside)
 
     def _add(self, block: Block, chart: Chart, figure: go.Figure, drawn: Sequence[Row]) -> None:
@@ -141,10 +139,6 @@ class Drawing:
             if row["operator"] == operator and row["status"] == "ok" and has(row):
                 found.setdefault(key(row), []).append(row)
         return found
-
-    def _frame(self, own: Sequence[Row]) -> pd.DataFrame:
-        cases = {row["case"] for row in own}
-        return self.results[self.results["case"].isin(cases)]
 
     def _any(self, quantity: Quantity) -> bool:
         return any(row[quantity.column] is not None for row in self.rows if row["status"] == "ok")

@@ -68,11 +68,13 @@ def headline(results: Sequence[Row], contests: Sequence[Row]) -> str:
         exact = _contests(contests, operator, "exact")
         if exact:
             kernel, wins = _leader(exact)
-            parts.append(f"{kernel} is fastest in {wins} of {units.count(len(exact), 'shape')}")
-    counted = {status: (word, number) for status, word, _, number in coverage(results)}
-    trouble = [f"{number} {word}" for status, (word, number) in counted.items() if status != "ok"]
-    tail = f"; {units.listed(trouble)} of {units.count(len(results), 'case')}" if trouble else f"; all {len(results)} cases measured"
-    return (units.listed(parts) if parts else "No exact kernel has a number") + tail + "."
+            parts.append(f"{short(kernel)} for {OPERATORS.get(operator, operator).lower()} ({wins} of {units.count(len(exact), 'shape')})")
+    counted = {status: number for status, _, _, number in coverage(results)}
+    broken = sum(counted.get(status, 0) for status in ("wrong", "failed", "timeout", "invalid"))
+    trouble = [f"{units.count(broken, 'case')} went wrong"] * bool(broken)
+    trouble += [f"{counted[status]} {status}" for status in ("skipped", "missing") if status in counted]
+    tail = f"; {units.listed(trouble)}" if trouble else f"; all {units.count(len(results), 'case')} measured"
+    return (f"Fastest: {units.listed(parts)}" if parts else "No exact kernel has a number") + tail + "."
 
 
 def answers(results: Sequence[Row], contests: Sequence[Row]) -> list[Answer]:
@@ -89,13 +91,13 @@ def answers(results: Sequence[Row], contests: Sequence[Row]) -> list[Answer]:
         lines = [f"fastest in {wins} of {units.count(len(exact), 'shape')}" + (f", tied within 2 % in {ties}" if ties else "")]
         others = Counter(contest["kernel"] for contest in exact if contest["kernel"] != winner)
         if others:
-            lines.append("elsewhere: " + ", ".join(f"{_short(kernel)} {number}" for kernel, number in others.most_common()))
+            lines.append("elsewhere: " + ", ".join(f"{short(kernel)} {number}" for kernel, number in others.most_common()))
         best = max((c for c in exact if c["speedup"] and c["kernel"] != c["baseline"]), key=lambda c: c["speedup"], default=None)
         if best and best["speedup"] > 1:
-            lines.append(f"best gain on {_short(best['baseline'])}: {units.times(best['speedup'])} ({_short(best['kernel'])}, {best['label']})")
+            lines.append(f"best gain on {short(best['baseline'])}: {units.times(best['speedup'])} ({short(best['kernel'])}, {best['label']})")
         if loose:
             kernel, number = _leader(loose)
-            lines.append(f"approximate, ranked apart: {_short(kernel)} first in {number} of {len(loose)}")
+            lines.append(f"approximate, ranked apart: {short(kernel)} first in {number} of {len(loose)}")
         made.append(Answer(operator, name, winner, lines))
     return made
 
@@ -127,10 +129,10 @@ def extreme(results: Sequence[Row], column: str) -> dict[str, str]:
     for operator, own in _largest(results, column).items():
         ranked = sorted(own, key=lambda row: row[column])
         best, worst = ranked[0], ranked[-1]
-        sentence = f"At {best['label']} {_short(best['kernel'])} needs {units.quantity(best[column], unit)}"
+        sentence = f"At {best['label']} {short(best['kernel'])} needs {units.quantity(best[column], unit)}"
         if worst[column] > best[column] > 0:
             ratio = units.times(worst[column] / best[column])
-            sentence += f"; {_short(worst['kernel'])} needs {units.quantity(worst[column], unit)}, {ratio} as much"
+            sentence += f"; {short(worst['kernel'])} needs {units.quantity(worst[column], unit)}, {ratio} as much"
         said[operator] = sentence + "."
     return said
 
@@ -199,5 +201,6 @@ def _largest(results: Sequence[Row], column: str) -> dict[str, list[Row]]:
     return largest
 
 
-def _short(kernel: str) -> str:
+def short(kernel: str) -> str:
+    """A kernel's name without its operator."""
     return kernel.partition("/")[2]

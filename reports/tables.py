@@ -22,7 +22,7 @@ STATES = {
     "ok": ("measured", "✓"),
     "wrong": ("wrong", "✗"),
     "failed": ("failed", "!"),
-    "timeout": ("timeout", "⧗"),
+    "timeout": ("timeout", "∞"),
     "invalid": ("invalid", "?"),
     "skipped": ("skipped", "–"),
     "missing": ("missing", "…"),

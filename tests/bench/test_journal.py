@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import zlib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -46,6 +46,9 @@ from kerneldyno.bench.records import (
     SessionEnd,
     Settings,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MACHINE = Environment(
     device="cpu", device_name="Some CPU", os="Linux", python="3.11.7", versions={"torch": "2.13.0"}, cpu_name="Some CPU",
@@ -279,11 +282,10 @@ def test_a_run_is_not_continued_with_something_else(folder: Path) -> None:
 
 def test_of_very_many_differences_a_few_are_told(folder: Path) -> None:
     written(folder)
+    stored, current = (msgspec.structs.replace(MANIFEST, sources=dict.fromkeys("abcdef", content)) for content in "01")
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(stored))
     with pytest.raises(MismatchError, match=r"kernel d has changed; and 2 more\)"):
-        sources = dict.fromkeys("abcdef", "0")
-        stored = msgspec.json.encode(msgspec.structs.replace(MANIFEST, sources=sources))
-        (folder / "manifest.json").write_bytes(stored)
-        Journal.resume(folder, msgspec.structs.replace(MANIFEST, sources=dict.fromkeys("abcdef", "1")))
+        Journal.resume(folder, current)
 
 
 # ---------------------------------------------------------------- torn tails
@@ -385,7 +387,7 @@ def test_a_full_disk_costs_the_record_that_did_not_fit_and_nothing_else(folder: 
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_half_a_record_on_a_full_disk_is_taken_back_and_room_makes_it_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_half_a_record_on_a_full_disk_is_taken_back(folder: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     before = written(folder)
     book = Journal.resume(folder, MANIFEST)
     write = os.write
@@ -438,9 +440,10 @@ def test_ctrl_c_during_the_sync_keeps_the_record(folder: Path, monkeypatch: pyte
 
     written(folder)
     with Journal.resume(folder, MANIFEST) as book:
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", interrupted)
-            book.append(measured(2))
+            with pytest.raises(KeyboardInterrupt):
+                book.append(measured(2))
         book.append(SessionEnd(reason="interrupted", wall_s=1.0))
         assert CASES[2].id in book.run.measurements
     assert records_in(folder) == [*STORY, measured(2), SessionEnd(reason="interrupted", wall_s=1.0)]
@@ -455,9 +458,10 @@ def test_ctrl_c_in_the_middle_of_a_write_leaves_no_torn_line_inside(folder: Path
 
     written(folder)
     with Journal.resume(folder, MANIFEST) as book:
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(os, "write", interrupted)
-            book.append(measured(2))
+            with pytest.raises(KeyboardInterrupt):
+                book.append(measured(2))
         book.append(SessionEnd(reason="interrupted", wall_s=1.0))
     assert records_in(folder) == [*STORY, SessionEnd(reason="interrupted", wall_s=1.0)]
 

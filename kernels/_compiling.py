@@ -1,0 +1,39 @@
+"""torch.compile for one shape: no graph breaks, no recompilation shared between builds, a sentence where it cannot work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .registry import Device, Problem
+
+
+def no_compiler(problem: Problem, device: Device) -> str | None:  # noqa: ARG001
+    """torch.compile writes C++ for a CPU, and Triton for a GPU."""
+    if device.kind == "cpu" and not any(map(shutil.which, (os.environ.get("CXX") or "g++", "c++", "clang++"))):
+        return "torch.compile needs a C++ compiler on a CPU, and none was found: install g++ or name one in CXX"
+    return None
+
+
+def compiled_once(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """`function` compiled for the shapes of its first call, in inference.
+
+    Dynamo counts recompilations by code object and refuses the ninth, and every build of a kernel shares one code
+    object: so each gets a copy of its own.
+    """
+    assert isinstance(function, FunctionType)
+    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    fast = torch.compile(own, fullgraph=True, dynamic=False)
+
+    def call(*args: Any) -> torch.Tensor:
+        with torch.no_grad():  # the compiled code is for this mode: another one would compile it again
+            return fast(*args)
+
+    return call
