@@ -58,6 +58,8 @@ class Sample:
     seconds: float
     host_seconds: float | None
     warm_seconds: float | None
+    held: bool = True
+    """False when gaps between launches are part of `seconds`: see Timing."""
 
 
 @dataclass

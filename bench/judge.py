@@ -27,6 +27,9 @@ def warnings(contender: Contender, protocol: Protocol, *, stopped: bool) -> list
     elif reached > protocol.target:
         known = f"the median is known to ±{reached:.1%} only (asked: ±{protocol.target:.1%})"
         found.append(Warn("wide-interval", f"{known} after {samples} samples: run longer (--protocol full) or on a quieter machine"))
+    if gaps := sum(not sample.held for sample in contender.samples):
+        text = f"in {gaps} of {samples} samples the calls could not be queued ahead: gaps between launches are part of the device time"
+        found.append(Warn("launch-gaps", f"{text}; compare the host latency"))
     return found
 
 

@@ -33,26 +33,28 @@ def _settings(stored: Manifest, current: Manifest) -> Iterator[str]:
     for name in SETTINGS:
         if old[name] != new[name]:
             if name == "protocol" and old[name]["name"] == new[name]["name"]:
-                yield from _changed(old[name], new[name], f"protocol {old[name]['name']}, ")
+                yield from (line for _, line in _changed(old[name], new[name], f"protocol {old[name]['name']}, "))
             else:
                 yield _told(name, *(side[name]["name"] if name == "protocol" else side[name] for side in (old, new)))
 
 
 def _machine(stored: Environment, current: Environment) -> Iterator[str]:
-    if stored.fingerprint == current.fingerprint:
-        return
-    parts = []
-    for name in ("device", "device_name", "python", "cpu_name", "cpu_cores", "threads"):
+    """The fields, and entries of fields, that make the fingerprints differ: asked of the fingerprint itself."""
+
+    def matters(name: str, value: object) -> bool:
+        return msgspec.structs.replace(stored, **{name: value}).fingerprint != stored.fingerprint
+
+    for name in stored.__struct_fields__:
         old, new = getattr(stored, name), getattr(current, name)
-        if old != new:
-            parts.append(_told(name.replace("_", " "), old, new))
-    if stored.cpu_features != current.cpu_features:
-        changed = sorted(set(stored.cpu_features) ^ set(current.cpu_features))
-        parts.append(f"CPU features: {', '.join(changed) or 'their order'}")
-    parts += _changed(stored.versions, current.versions)
-    parts += _changed(stored.malloc, current.malloc)
-    parts += _changed(stored.gpu or {}, current.gpu or {}, "GPU ")
-    yield from parts or [_told("fingerprint", stored.fingerprint, current.fingerprint)]
+        if not matters(name, new):
+            continue
+        if isinstance(old, tuple):
+            changed = sorted(set(old) ^ set(new))
+            yield f"{name}: {', '.join(changed) or 'another order'}"
+        elif isinstance(old or new, dict):
+            yield from (line for key, line in _changed(old or {}, new or {}) if matters(name, {**(old or {}), key: (new or {}).get(key)}))
+        else:
+            yield _told(name, old, new)
 
 
 def _sources(stored: Mapping[str, str], current: Mapping[str, str]) -> Iterator[str]:
@@ -74,12 +76,15 @@ def _cases(stored: Manifest, current: Manifest) -> Iterator[str]:
             yield f"case {case.kernel} {case.label}{more}: {words}"
     for case in stored.cases:
         if (other := new.get(case.id)) not in (case, None):
-            yield from _changed(msgspec.to_builtins(case), msgspec.to_builtins(other), f"case {case.kernel} {case.label}, ")
+            fields = msgspec.to_builtins(case), msgspec.to_builtins(other)
+            yield from (line for _, line in _changed(*fields, f"case {case.kernel} {case.label}, "))
 
 
-def _changed(stored: Mapping[str, Any], current: Mapping[str, Any], prefix: str = "") -> list[str]:
-    names = sorted(stored.keys() | current.keys())
-    return [_told(prefix + name, stored.get(name), current.get(name)) for name in names if stored.get(name) != current.get(name)]
+def _changed(stored: Mapping[str, Any], current: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each name under which the two hold different things, and the sentence about it."""
+    for name in sorted(stored.keys() | current.keys()):
+        if stored.get(name) != current.get(name):
+            yield name, _told(prefix + name, stored.get(name), current.get(name))
 
 
 def _told(name: str, stored: object, current: object) -> str:

@@ -205,10 +205,11 @@ class GroupMeasurer:
             active, round_number = list(contenders), 0
             while active and not self.stop():
                 self.pool.refresh(round_number)
-                state = self.watch.read()
+                readings = [self.watch.read()]
                 for i in self.rng.permutation(len(active)):
                     self._timed(active[i], contenders, round_number)
-                if state.throttled or self.watch.read().throttled:
+                readings.append(self.watch.read())
+                if any(reading.throttled for reading in readings):
                     self.dropped_rounds += 1
                     for contender in contenders:
                         contender.forget_round(round_number)
@@ -235,7 +236,7 @@ class GroupMeasurer:
             inputs = contender.slots(self.pool, chosen)
             timing = self.clock.time(run, inputs)
             warm = self.clock.time(run, inputs, cold=False).seconds if self.device.type == "cuda" else None
-            contender.samples.append(Sample(round_number, timing.seconds, timing.host_seconds, warm))
+            contender.samples.append(Sample(round_number, timing.seconds, timing.host_seconds, warm, timing.held))
             contender.rule.add(timing.seconds, timing.seconds * contender.calls)
             contender.last = (timing.output, self.pool.variant(chosen[-1]))
 
@@ -252,7 +253,8 @@ class GroupMeasurer:
 
     def _conclude(self, contender: Contender, before: Reading, after: Reading) -> None:
         """Check the last timed output, judge the samples, and say the measurement."""
-        if contender.last is None or len(contender.samples) < FEWEST_SAMPLES:
+        hot = judge.throttled(contender, self.dropped_rounds)
+        if contender.last is None or (len(contender.samples) < FEWEST_SAMPLES and not hot):
             return  # interrupted before it was measured: a resumed run takes it up again
         output, variant = contender.last
         check.verify(output, contender.kernel, contender.setup, self.truths[variant])
@@ -266,10 +268,7 @@ class GroupMeasurer:
             dropped_rounds=self.dropped_rounds,
         )
         measurement.warnings += judge.warnings(contender, self.protocol, stopped=self.stop())
-        reason = judge.throttled(contender, self.dropped_rounds) or judge.implausible(
-            contender.case, measurement.samples_s, self.request.ceilings
-        )
-        if reason:
+        if reason := hot or judge.implausible(contender.case, measurement.samples_s, self.request.ceilings):
             measurement.status, measurement.reason = "invalid", reason
         contender.release()
         self.channel.say(Done(measurement))

@@ -22,18 +22,19 @@ def no_compiler(problem: Problem, device: Device) -> str | None:  # noqa: ARG001
     return None
 
 
-def compiled_once(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """`function` compiled for the shapes of its first call, in inference.
+def compiled_once(function: Callable[..., torch.Tensor], *, gradients: bool = False) -> Callable[..., torch.Tensor]:
+    """`function` compiled for the shapes of its first call; in inference, unless it is for `gradients`.
 
     Dynamo counts recompilations by code object and refuses the ninth, and every build of a kernel shares one code
     object: so each gets a copy of its own.
     """
     assert isinstance(function, FunctionType)
     own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    own.__kwdefaults__ = function.__kwdefaults__
     fast = torch.compile(own, fullgraph=True, dynamic=False)
 
-    def call(*args: Any) -> torch.Tensor:
-        with torch.no_grad():  # the compiled code is for this mode: another one would compile it again
-            return fast(*args)
+    def call(*args: Any, **kwargs: Any) -> torch.Tensor:
+        with torch.set_grad_enabled(gradients):  # the compiled code is for this mode: another one would compile it again
+            return fast(*args, **kwargs)
 
     return call

@@ -18,6 +18,8 @@ from . import units
 from .frame import rows
 from .styles import Style, styles
 
+LABEL_LENGTH = 16
+
 Row = Mapping[str, Any]
 Results = pd.DataFrame | Sequence[Row]
 """`frame.results`, or some of its rows."""
@@ -37,10 +39,10 @@ class Quantity:
 
 
 QUANTITIES = {
-    "latency": Quantity("latency_s", "latency per call", "s", "lower", "latency_low_s", "latency_high_s"),
-    "share": Quantity("share_of_limit", "share of the machine's limit", "share", "higher", log=False),
-    "memory": Quantity("peak_bytes", "peak memory per call", "B", "lower"),
-    "energy": Quantity("energy_j", "energy per call", "J", "lower"),
+    "latency": Quantity("latency_s", "latency", "s", "lower", "latency_low_s", "latency_high_s"),
+    "share": Quantity("share_of_limit", "share of limit", "share", "higher", log=False),
+    "memory": Quantity("peak_bytes", "peak memory", "B", "lower"),
+    "energy": Quantity("energy_j", "energy", "J", "lower"),
     "power": Quantity("power_w", "power", "W", "lower", log=False),
 }
 
@@ -61,7 +63,7 @@ def against_length(frame: Results, quantity: Quantity, looks: Mapping[str, Style
     """A quantity against sequence length, one line per kernel: the rows of one operator, batch and variant."""
     drawn = drawable(frame, quantity)
     looks = looks or looks_of(frame)
-    divisor, unit = units.scale([row[quantity.column] for row in drawn], quantity.unit)
+    divisor, unit = _scale(drawn, quantity)
     figure = go.Figure()
     for kernel in dict.fromkeys(row["kernel"] for row in drawn):
         own = sorted((row for row in drawn if row["kernel"] == kernel), key=lambda row: row["seq_len"])
@@ -74,7 +76,7 @@ def against_length(frame: Results, quantity: Quantity, looks: Mapping[str, Style
             **_trace(kernel, own, looks[kernel], quantity),
         )
     lengths = sorted({row["seq_len"] for row in drawn})
-    figure.update_xaxes(type="log", title="sequence length, tokens (log)", **_ticks(_thinned(lengths)))
+    figure.update_xaxes(type="log", title="sequence length, tokens", **_ticks(_thinned(lengths)))
     figure.update_yaxes(**_axis(drawn, quantity, divisor, unit))
     return _finished(figure)
 
@@ -83,12 +85,12 @@ def dots(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None =
     """A quantity of each kernel at one shape, best on top."""
     best_last = sorted(drawable(frame, quantity), key=lambda row: row[quantity.column], reverse=quantity.better == "lower")
     looks = looks or looks_of(frame)
-    divisor, unit = units.scale([row[quantity.column] for row in best_last], quantity.unit)
+    divisor, unit = _scale(best_last, quantity)
     figure = go.Figure()
     for row in best_last:
         figure.add_scatter(
             x=[row[quantity.column] / divisor],
-            y=[_short(row["kernel"])],
+            y=[_tick(row["kernel"])],
             error_x=_whiskers([row], quantity, divisor),
             mode="markers",
             **_trace(row["kernel"], [row], looks[row["kernel"]], quantity),
@@ -103,7 +105,7 @@ def speed_against_error(frame: Results, looks: Mapping[str, Style] | None = None
     drawn = [row for row in _rows(frame) if row["status"] == "ok" and row["latency_s"] and error_of(row)]
     looks = looks or looks_of(frame)
     latency = QUANTITIES["latency"]
-    divisor, unit = units.scale([row["latency_s"] for row in drawn], "s")
+    divisor, unit = _scale(drawn, latency)
     figure = go.Figure()
     front = pareto([(row["latency_s"] / divisor, float(error_of(row) or 0)) for row in drawn])
     figure.add_scatter(
@@ -115,7 +117,7 @@ def speed_against_error(frame: Results, looks: Mapping[str, Style] | None = None
         trace["text"] = [f"{trace['text'][0]}<br>relative rms error {error_of(row):.2g}"]
         figure.add_scatter(x=[row["latency_s"] / divisor], y=[error_of(row)], mode="markers", **trace)
     figure.update_xaxes(**_axis(drawn, latency, divisor, unit))
-    figure.update_yaxes(type="log", title="relative rms error (log), lower is better", dtick=1, exponentformat="power", automargin=True)
+    figure.update_yaxes(type="log", title="relative rms error, lower is better", dtick=1, exponentformat="power", automargin=True)
     return _finished(figure)
 
 
@@ -190,9 +192,15 @@ def _whiskers(own: Sequence[Row], quantity: Quantity, divisor: float) -> dict[st
     }
 
 
+def _scale(drawn: Sequence[Row], quantity: Quantity) -> tuple[float, str]:
+    """(divisor, unit) that suits the middle of what is drawn."""
+    values = sorted(row[quantity.column] for row in drawn)
+    return units.scale(values[len(values) // 2 :][:1], quantity.unit)
+
+
 def _axis(drawn: Sequence[Row], quantity: Quantity, divisor: float, unit: str) -> dict[str, Any]:
     unit = f", {unit}" if unit else ""
-    title = f"{quantity.title}{unit}{' (log)' if quantity.log else ''}, {quantity.better} is better"
+    title = f"{quantity.title}{unit}, {quantity.better} is better"
     if not quantity.log:
         return {"title": title, "rangemode": "tozero", "automargin": True}
     values = [row[quantity.column] / divisor for row in drawn]
@@ -212,6 +220,14 @@ def _short(kernel: str) -> str:
     return html.escape(kernel.partition("/")[2])
 
 
+def _tick(kernel: str) -> str:
+    """A label that leaves room for the plot on a phone."""
+    name = kernel.partition("/")[2]
+    return html.escape(name if len(name) <= LABEL_LENGTH else name[: LABEL_LENGTH - 1] + "…")
+
+
 def _finished(figure: go.Figure) -> go.Figure:
-    figure.update_layout(template="none", margin={"l": 56, "r": 12, "t": 12, "b": 44}, hovermode="closest", legend={"orientation": "h", "y": -0.25})
+    figure.update_layout(
+        template="none", margin={"l": 56, "r": 12, "t": 12, "b": 44}, hovermode="closest", legend={"orientation": "h", "y": -0.25}
+    )
     return figure

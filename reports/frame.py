@@ -6,21 +6,23 @@ Scaling to milliseconds or MiB happens where numbers are shown, not here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-
 from kerneldyno.bench import journal, stats
-from kerneldyno.bench.journal import Run
-from kerneldyno.bench.records import Case, Ceilings, Measurement
 
 from .columns import COLUMNS
 from .winners import winners
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from kerneldyno.bench.journal import Run
+    from kerneldyno.bench.records import Case, Ceilings, Measurement
 
 __all__ = ["COLUMNS", "Frames", "load", "results", "rows", "samples", "winners", "write_tables"]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from kerneldyno.bench.journal import Run
+from typing import TYPE_CHECKING, Any
 
 from . import units
+
+if TYPE_CHECKING:
+    from kerneldyno.bench.journal import Run
 
 Row = Mapping[str, Any]
 
@@ -25,23 +26,38 @@ def described(run: Run, results: Sequence[Row]) -> list[tuple[str, str]]:
     return [
         ("timer", timer),
         ("cache", cache),
-        ("order", "the kernels of one shape are sampled side by side in one worker process, in rounds in random order, so that drift hits all alike"),
+        (
+            "order",
+            "the kernels of one shape are sampled side by side in one worker process, in rounds in random order, so that drift hits all alike",
+        ),
         (
             "stopping rule",
             f"protocol {protocol.name}: at least {protocol.min_samples} samples and {protocol.min_total_s:g} s, until the median's 95 % interval "
             f"is within ± {protocol.target:.1%}; at most {protocol.cap_s:g} s. Warm-up: at least {protocol.warmup_s:g} s, at most {protocol.warmup_cap_s:g} s",
         ),
-        ("processes", f"{units.count(settings.processes, 'worker process', 'worker processes')} per shape; from 3 on, intervals are over processes"),
+        (
+            "processes",
+            f"{units.count(settings.processes, 'worker process', 'worker processes')} per shape; from 3 on, intervals are over processes",
+        ),
         ("speedup", "time of the baseline over time of the kernel, paired round by round; a tie when the interval touches ± 2 %"),
         (
             "right or wrong",
             "every output is compared with a float64 reference before and after timing. Error ratio: its error over the error of the naive "
             "formula in the same data type. A kernel that fails is wrong and has no latency",
         ),
-        ("approximate kernels", "are checked against what they claim to compute; their distance from the exact result is shown, and they are ranked apart"),
-        ("peak memory", "peak bytes allocated on the device during one call above what was alive before it, output included" + _from(sources)),
+        (
+            "approximate kernels",
+            "are checked against what they claim to compute; their distance from the exact result is shown, and they are ranked apart",
+        ),
+        (
+            "peak memory",
+            "peak bytes allocated on the device during one call above what was alive before it, output included" + _from(sources),
+        ),
         ("energy", "joules per call while running back to back, from a hardware counter; never estimated, and never 0 for not measured"),
-        ("limit", "the larger of FLOPs / matmul rate and minimum bytes / copy rate, with the rates below, measured at the start of this run"),
+        (
+            "limit",
+            "the larger of FLOPs / matmul rate and minimum bytes / copy rate, with the rates below, measured at the start of this run",
+        ),
         *_ceilings(run),
         *([("command", settings.command)] if settings.command else []),
     ]
@@ -52,7 +68,10 @@ def machine(run: Run) -> list[tuple[str, str]]:
     environment = run.manifest.environment
     facts = [
         ("device", f"{environment.device_name} ({environment.device})"),
-        ("processor", f"{environment.cpu_name}, {units.count(environment.cpu_cores, 'core')}, {units.count(environment.threads, 'thread')} used"),
+        (
+            "processor",
+            f"{environment.cpu_name}, {units.count(environment.cpu_cores, 'core')}, {units.count(environment.threads, 'thread')} used",
+        ),
         ("instruction sets", ", ".join(environment.cpu_features)),
         ("memory", units.quantity(environment.memory_bytes, "B")),
         ("system", environment.os),

@@ -10,10 +10,9 @@ import base64
 import gzip
 import json
 import secrets
-from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -26,6 +25,9 @@ from .frame import Frames, load, replacing, rows
 from .sections import Drawing
 from .shapes import SHORT_DTYPES
 from .summary import short
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HERE = Path(__file__).parent
 
@@ -44,7 +46,13 @@ def html(frames: Frames, *, plain: bool = False) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.globals |= {"count": units.count, "short": short, "meaning": meaning, "states": tables.STATES, "operators": summary.OPERATORS}
+    environment.globals |= {
+        "count": units.count,
+        "short": short,
+        "meaning": meaning,
+        "states": tables.STATES,
+        "operators": summary.OPERATORS,
+    }
     return environment.get_template("page.html.j2").render(
         nonce=secrets.token_hex(16),
         style=_own("page.css"),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
-
-import plotly.graph_objects as go
+from typing import TYPE_CHECKING, Any
 
 from . import summary, tables, units
 from .figures import QUANTITIES, Quantity, drawable, error_of, looks_of, panel, speed_against_error
 from .frame import Frames, rows
-from .shapes import SHORT_DTYPES, Grid, grids, titles, variants
-from .styles import Style
-from .tables import Cell, Table
+from .shapes import grids, titles, variants
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import plotly.graph_objects as go
+
+    from .styles import Style
+    from .tables import Cell, Table
 
 Row = dict[str, Any]
 
@@ -105,7 +108,9 @@ class Drawing:
     def _draw_panels(self, block: Block, name: str, quantity: Quantity) -> None:
         own = [row for row in self.rows if row["operator"] == block.operator]
         named, _ = titles(self.variants[row["case"]] for row in own)
-        panels = self._by(block.operator, lambda row: (named[self.variants[row["case"]]], row["batch"]), lambda row: row[quantity.column] is not None)
+        panels = self._by(
+            block.operator, lambda row: (named[self.variants[row["case"]]], row["batch"]), lambda row: row[quantity.column] is not None
+        )
         for number, ((variant, batch), inside) in enumerate(panels.items()):
             lengths = sorted({row["seq_len"] for row in inside})
             parts = [variant] if len(named) > 1 else []
@@ -123,9 +128,8 @@ class Drawing:
         plain["layout"].pop("legend", None)
         self.figures[chart.id] = plain
         block.charts.append(chart)
-        for row in drawn:
-            if row["kernel"] not in dict(block.legend):
-                block.legend.append((row["kernel"], self.looks[row["kernel"]]))
+        named = {row["kernel"] for row in drawn} | {kernel for kernel, _ in block.legend}
+        block.legend = [(kernel, look) for kernel, look in self.looks.items() if kernel in named]
 
     def _tables(self, operator: str, cell: Callable[[Row], Cell]) -> list[Table]:
         return [tables.fill(grid, cell) for grid in self.grids if grid.operator == operator]

@@ -6,8 +6,11 @@ than 3:1 contrast against a light or a dark page.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LIGHT_PAPER = "#ffffff"
 DARK_PAPER = "#171a1f"
@@ -81,7 +84,9 @@ def styles(kernels: Iterable[tuple[str, str, bool]]) -> dict[str, Style]:
     Kernels of one family share its colour; the n-th has a marker and a dash of its own. A kernel of another operator with
     the same last part of its name is drawn the same.
     """
-    known = sorted({(family, name.partition("/")[2]) for name, family, _ in kernels}, key=lambda pair: (pair[0], pair[1] != pair[0], pair[1]))
+    known = sorted(
+        {(family, name.partition("/")[2]) for name, family, _ in kernels}, key=lambda pair: (pair[0], pair[1] != pair[0], pair[1])
+    )
     strangers = dict.fromkeys(family for family, _ in known if family not in FAMILIES)
     members: dict[str, list[str]] = {}
     for family, short in known:

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
-
-from kerneldyno.bench.journal import Run
+from typing import TYPE_CHECKING, Any
 
 from . import units
 from .figures import QUANTITIES, error_of
+from .shapes import SHORT_DTYPES
 from .tables import STATES
+
+if TYPE_CHECKING:
+    from kerneldyno.bench.journal import Run
 
 Row = Mapping[str, Any]
 
@@ -71,7 +73,7 @@ def headline(results: Sequence[Row], contests: Sequence[Row]) -> str:
             parts.append(f"{short(kernel)} for {OPERATORS.get(operator, operator).lower()} ({wins} of {units.count(len(exact), 'shape')})")
     counted = {status: number for status, _, _, number in coverage(results)}
     broken = sum(counted.get(status, 0) for status in ("wrong", "failed", "timeout", "invalid"))
-    trouble = [f"{units.count(broken, 'case')} went wrong"] * bool(broken)
+    trouble = [f"{units.count(broken, 'case')} without a valid result"] * bool(broken)
     trouble += [f"{counted[status]} {status}" for status in ("skipped", "missing") if status in counted]
     tail = f"; {units.listed(trouble)}" if trouble else f"; all {units.count(len(results), 'case')} measured"
     return (f"Fastest: {units.listed(parts)}" if parts else "No exact kernel has a number") + tail + "."
@@ -94,7 +96,9 @@ def answers(results: Sequence[Row], contests: Sequence[Row]) -> list[Answer]:
             lines.append("elsewhere: " + ", ".join(f"{short(kernel)} {number}" for kernel, number in others.most_common()))
         best = max((c for c in exact if c["speedup"] and c["kernel"] != c["baseline"]), key=lambda c: c["speedup"], default=None)
         if best and best["speedup"] > 1:
-            lines.append(f"best gain on {short(best['baseline'])}: {units.times(best['speedup'])} ({short(best['kernel'])}, {best['label']})")
+            lines.append(
+                f"best gain on {short(best['baseline'])}: {units.times(best['speedup'])} ({short(best['kernel'])}, {best['label']})"
+            )
         if loose:
             kernel, number = _leader(loose)
             lines.append(f"approximate, ranked apart: {short(kernel)} first in {number} of {len(loose)}")
@@ -129,7 +133,7 @@ def extreme(results: Sequence[Row], column: str) -> dict[str, str]:
     for operator, own in _largest(results, column).items():
         ranked = sorted(own, key=lambda row: row[column])
         best, worst = ranked[0], ranked[-1]
-        sentence = f"At {best['label']} {short(best['kernel'])} needs {units.quantity(best[column], unit)}"
+        sentence = f"At {best['label']}, {short(best['kernel'])} needs {units.quantity(best[column], unit)}"
         if worst[column] > best[column] > 0:
             ratio = units.times(worst[column] / best[column])
             sentence += f"; {short(worst['kernel'])} needs {units.quantity(worst[column], unit)}, {ratio} as much"
@@ -143,21 +147,35 @@ def share(results: Sequence[Row]) -> str:
     if not exact:
         return "Not known: the machine's ceilings were not measured for these data types."
     best = max(exact, key=lambda row: row["share_of_limit"])
+    rest = (
+        " Approximate kernels do less work than the exact problem and may exceed 100 %."
+        if any(row["approximate"] for row in results)
+        else ""
+    )
     return (
         f"Closest to what this machine can do: {best['kernel']} at {best['label']}, "
-        f"{units.quantity(best['share_of_limit'], 'share', 2)} of the limit."
+        f"{units.quantity(best['share_of_limit'], 'share', 2)} of the limit; higher is better.{rest}"
     )
 
 
 def accuracy(results: Sequence[Row]) -> str:
     """What approximate kernels pay for their speed."""
-    exact = [error for row in results if row["status"] == "ok" and not row["approximate"] and (error := error_of(row))]
-    said = [f"Exact kernels stay within a relative error of {max(exact):.1e}"] if exact else []
-    for kernel in dict.fromkeys(row["kernel"] for row in results if row["approximate"]):
-        own = [error for row in results if row["kernel"] == kernel and row["status"] == "ok" and (error := error_of(row))]
-        if own:
-            said.append(f"{kernel} is off by up to {max(own):.1e}")
-    return "; ".join(said) + "." if said else "No kernel has a measured error."
+    exact: dict[str, float] = {}
+    loose: dict[str, float] = {}
+    for row in results:
+        error = error_of(row)
+        if row["status"] == "ok" and error is not None:
+            worst, name = (loose, short(row["kernel"])) if row["approximate"] else (exact, SHORT_DTYPES.get(row["dtype"], row["dtype"]))
+            worst[name] = max(error, worst.get(name, 0.0))
+    said = []
+    if exact:
+        said.append(
+            "Exact kernels stay within a relative error of " + units.listed(f"{error:.1e} ({dtype})" for dtype, error in exact.items())
+        )
+    if loose:
+        said.append("of the approximate ones " + units.listed(f"{name} is off by up to {error:.1e}" for name, error in loose.items()))
+    sentence = "; ".join(said) or "no kernel has a measured error"
+    return f"{sentence[0].upper()}{sentence[1:]}. The dotted line joins what no kernel beats in both."
 
 
 def energy(results: Sequence[Row]) -> str:

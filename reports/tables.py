@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import pandas as pd
-
-from kerneldyno.bench.records import Measurement
+from typing import TYPE_CHECKING, Any
 
 from . import units
 from .figures import Quantity, error_of
 from .frame import rows
-from .shapes import SHORT_DTYPES, Grid
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from kerneldyno.bench.records import Measurement
+
+    from .shapes import Grid
 
 Row = Mapping[str, Any]
 
@@ -136,16 +137,15 @@ def error_cell(row: Row) -> Cell:
 LISTED: list[tuple[str, str, Callable[[Row], str], Callable[[Row], Any]]] = [
     ("kernel", "operator/name", lambda row: row["kernel"], lambda row: row["kernel"]),
     ("shape", "", lambda row: row["label"], lambda row: (row["batch"] or 0) * (row["seq_len"] or 0)),
-    ("dtype", "", lambda row: SHORT_DTYPES.get(row["dtype"], row["dtype"]), lambda row: row["dtype"]),
     ("latency", "median per call", lambda row: units.quantity(row["latency_s"], "s"), lambda row: row["latency_s"]),
-    ("interval", "95 %, ±", lambda row: _half_width(row), lambda row: _half(row)),
+    ("interval", "95 %, ±", _half_width, _half),
     ("speedup", "× baseline", lambda row: units.times(row["speedup"]), lambda row: row["speedup"]),
     ("of limit", "%", lambda row: units.quantity(row["share_of_limit"], "share", 2), lambda row: row["share_of_limit"]),
-    ("rate", "FLOP/s, exact problem", lambda row: units.quantity(_rate(row), "FLOP/s"), lambda row: _rate(row)),
+    ("rate", "FLOP/s, exact problem", lambda row: units.quantity(_rate(row), "FLOP/s"), _rate),
     ("peak memory", "per call", lambda row: units.quantity(row["peak_bytes"], "B"), lambda row: row["peak_bytes"]),
     ("weights", "", lambda row: units.quantity(row["weight_bytes"], "B"), lambda row: row["weight_bytes"]),
     ("power", "mean", lambda row: units.quantity(row["power_w"], "W"), lambda row: row["power_w"]),
-    ("error", "relative rms", lambda row: _scientific(error_of(row)), lambda row: error_of(row)),
+    ("error", "relative rms", lambda row: _scientific(error_of(row)), error_of),
     ("error ratio", "max, × naive", lambda row: _digits(row["error_max_ratio"]), lambda row: row["error_max_ratio"]),
     ("build", "", lambda row: units.quantity(row["build_s"], "s"), lambda row: row["build_s"]),
     ("samples", "", lambda row: str(row["samples"] or ""), lambda row: row["samples"]),
@@ -180,7 +180,9 @@ def warned(results: Sequence[Row], measurements: Mapping[str, Measurement]) -> l
 
 def _without(row: Row) -> Cell:
     word, sign = STATES[row["status"]]
-    return Cell(text=word, sign=sign, title=f"{row['kernel']}, {row['label']}: {row['reason'] or word}", state=row["status"], case=row["case"])
+    return Cell(
+        text=word, sign=sign, title=f"{row['kernel']}, {row['label']}: {row['reason'] or word}", state=row["status"], case=row["case"]
+    )
 
 
 def _standing(own: Sequence[Row]) -> float:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-
 from kerneldyno.bench import stats
-from kerneldyno.bench.journal import Run
 from kerneldyno.bench.records import Case, Measurement
 from kerneldyno.bench.stats import Interval
+
+if TYPE_CHECKING:
+    from kerneldyno.bench.journal import Run
 
 COLUMNS = [
     "operator", "device", "label", "batch", "seq_len", "dtype", "direction", "group", "division", "kernel", "family", "latency_s",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -221,8 +222,8 @@ class CudaClock:
         for item in inputs:
             output = run(item)
         queued_s = api.now() - queueing
-        early = start.query()
         end.record()
+        early = start.query()
         return self._between(start, end), output, queued_s, early
 
     def _between(self, start: Event, end: Event) -> float:
@@ -252,7 +253,7 @@ def _calls_to_fill(span_s: float, call_s: float) -> int:
 def _smallest_step() -> float:
     """The smallest step by which perf_counter was seen to advance, in seconds."""
     readings = [time.perf_counter_ns() for _ in range(1000)]
-    return min(b - a for a, b in zip(readings, readings[1:], strict=False) if b > a) * 1e-9
+    return min(b - a for a, b in pairwise(readings) if b > a) * 1e-9
 
 
 @contextmanager

@@ -87,19 +87,19 @@ class TorchCuda:
 
 class _TorchEvent:
     def __init__(self) -> None:
-        self._event = torch.cuda.Event(enable_timing=True)
+        self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
     def record(self) -> None:
         self._event.record()
 
     def query(self) -> bool:
-        return bool(self._event.query())
+        return bool(self._event.query())  # type: ignore[no-untyped-call]
 
     def synchronize(self) -> None:
         self._event.synchronize()
 
     def seconds_until(self, end: _TorchEvent) -> float:
-        return float(self._event.elapsed_time(end._event)) * 1e-3  # noqa: SLF001 - its own class
+        return float(self._event.elapsed_time(end._event)) * 1e-3
 
 
 def reset_persisting_cache() -> bool:

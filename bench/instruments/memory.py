@@ -53,7 +53,8 @@ def _native_peak(call: Callable[[], object]) -> Peak:
             output = call()
         del output
         with memray.FileReader(trace) as reader:
-            return Peak(int(reader.metadata.peak_memory), MEMRAY)
+            peak = int(reader.metadata.peak_memory)
+    return Peak(peak, MEMRAY)
 
 
 def _cuda_peak(call: Callable[[], object], device: torch.device, *, foreign: bool) -> Peak:

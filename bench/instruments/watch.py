@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from .nvml import Gpu
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,29 @@ class NoWatch:
 
     def read(self) -> Reading:
         return Reading()
+
+
+@dataclass(frozen=True)
+class GpuWatch:
+    """Asks the driver. Being at the power cap is how a large GPU works at full load, not throttling."""
+
+    gpu: Gpu
+
+    def read(self) -> Reading:
+        return Reading(mhz=self.gpu.sm_mhz(), temperature_c=self.gpu.temperature_c(), reasons=self.gpu.slowdowns())
+
+
+def find_watch(device: torch.device) -> Watch:
+    """What watches this device; a device that says nothing of itself gets NoWatch."""
+    if device.type != "cuda":
+        return NoWatch()
+    import torch
+
+    from . import nvml
+
+    index = device.index or 0
+    gpu = nvml.find(index, uuid=str(torch.cuda.get_device_properties(index).uuid))
+    return GpuWatch(gpu) if gpu else NoWatch()
 
 
 @dataclass

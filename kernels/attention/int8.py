@@ -57,7 +57,7 @@ def int8(problem: Attention, setup: Setup) -> Run:
     fixed = _additive(problem.causal_mask(setup.device), None) if problem.features == {"causal"} else None
     clear = blind(problem)
     names = ["q", "k", "v"] + (["mask"] if problem.features else [])
-    loaded = session(_graph(problem), setup, names, "output")
+    loaded = session(graph(problem, signed_keys=_signed_is_exact(setup)), setup, names, "output")
 
     def run(inputs: AttentionInputs) -> torch.Tensor:
         feeds = {"q": inputs.q, "k": inputs.k, "v": inputs.v}
@@ -81,8 +81,23 @@ def _additive(visible: torch.Tensor | None, bias: torch.Tensor | None) -> torch.
     return start.masked_fill(~visible, -torch.inf)
 
 
-def _graph(problem: Attention) -> onnx.ModelProto:
-    """q, k, v [and mask] -> output; the query heads of a group stand below one another as rows of one matrix."""
+def _signed_is_exact(setup: Setup) -> bool:
+    """Whether u8 × s8 products are right on this CPU: without VNNI instructions, sums of two of them can saturate at 16 bit."""
+    from onnx import helper
+
+    inputs = [value("a", "uint8", [16, 64]), value("b", "int8", [64, 16])]
+    product = model([helper.make_node("MatMulInteger", ["a", "b"], ["c"])], inputs, value("c", "int32", [16, 16]))
+    largest = {"a": torch.full((16, 64), 255, dtype=torch.uint8), "b": torch.full((64, 16), STEPS, dtype=torch.int8)}
+    found = session(product, setup, ["a", "b"], "c").run(largest, torch.empty(16, 16, dtype=torch.int32))
+    return bool((found == 64 * 255 * STEPS).all())
+
+
+def graph(problem: Attention, *, signed_keys: bool) -> onnx.ModelProto:
+    """q, k, v [and mask] -> output; the query heads of a group stand below one another as rows of one matrix.
+
+    With `signed_keys` the integer product is u8 × s8, which 8-bit instructions of x86 take; else u8 × u8, which is
+    exact everywhere and half as fast. The shift that makes numbers unsigned is undone by the zero points.
+    """
     from onnx import helper
 
     node = helper.make_node
@@ -95,12 +110,10 @@ def _graph(problem: Attention) -> onnx.ModelProto:
     nodes += [node("Reshape", ["q_wide", "q_rows"], ["q_in"])]
     nodes += _centring("k_wide", "k_in") + _quantizing("q_in") + _quantizing("k_in")
     nodes += [
-        # u8 × s8 is what 8-bit instructions of x86 take; the shift by 128 is undone by the zero point
-        node("Add", ["q_in_whole", "offset"], ["q_shifted"]),
-        node("Cast", ["q_shifted"], ["q8"], to=ELEMENT_TYPES["torch.uint8"]),
-        node("Cast", ["k_in_whole"], ["k8"], to=ELEMENT_TYPES["torch.int8"]),
+        *_unsigned("q_in_whole", "q8"),
+        *([node("Cast", ["k_in_whole"], ["k8"], to=ELEMENT_TYPES["torch.int8"])] if signed_keys else _unsigned("k_in_whole", "k8")),
         node("Transpose", ["k8"], ["k8t"], perm=[0, 1, 3, 2]),
-        node("MatMulInteger", ["q8", "k8t", "zero_point"], ["products"]),
+        node("MatMulInteger", ["q8", "k8t", "zero_point"] + ([] if signed_keys else ["zero_point"]), ["products"]),
         node("Cast", ["products"], ["raw"], to=single),
         node("Transpose", ["k_in_step"], ["k_step"], perm=[0, 1, 3, 2]),
         node("Mul", ["q_in_step", "scale"], ["q_step"]),
@@ -147,6 +160,15 @@ def _quantizing(x: str) -> list[onnx.NodeProto]:
         helper.make_node("Mul", [f"{x}_range", "per_step"], [f"{x}_step"]),
         helper.make_node("Div", [x, f"{x}_step"], [f"{x}_ratio"]),
         helper.make_node("Round", [f"{x}_ratio"], [f"{x}_whole"]),
+    ]
+
+
+def _unsigned(x: str, out: str) -> list[onnx.NodeProto]:
+    from onnx import helper
+
+    return [
+        helper.make_node("Add", [x, "offset"], [f"{x}_shifted"]),
+        helper.make_node("Cast", [f"{x}_shifted"], [out], to=ELEMENT_TYPES["torch.uint8"]),
     ]
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-
 from kerneldyno.bench.journal import Journal, Run, read
 from kerneldyno.bench.records import (
     PROTOCOLS,
@@ -30,6 +28,9 @@ from kerneldyno.bench.records import (
     Settings,
     Warn,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HOSTILE = "<script>alert(1)</script>"
 CEILINGS = Ceilings(
@@ -83,7 +84,9 @@ def make_case(operator: str, name: str, problem: dict[str, Any], device: str = "
 
 def make_cases() -> list[Case]:
     shapes = {"attention": attention_shapes(), "feedforward": other_shapes("feedforward"), "layer": other_shapes("layer")}
-    return [make_case(operator, name, problem) for operator, problems in shapes.items() for problem in problems for name in KERNELS[operator]]
+    return [
+        make_case(operator, name, problem) for operator, problems in shapes.items() for problem in problems for name in KERNELS[operator]
+    ]
 
 
 def make_process(median_s: float, seed: int, samples: int = 40, spread: float = 0.01) -> Process:
@@ -137,7 +140,9 @@ def make_environment() -> Environment:
     )  # fmt: skip
 
 
-def make_run(folder: Path, cases: list[Case], measurements: list[Measurement], ceilings: Ceilings | None = CEILINGS, ended: str = "finished") -> Path:
+def make_run(
+    folder: Path, cases: list[Case], measurements: list[Measurement], ceilings: Ceilings | None = CEILINGS, ended: str = "finished"
+) -> Path:
     """Write a run folder as the harness does."""
     manifest = Manifest(
         version="0.1.0", created="2026-11-23T19:20:00+00:00", environment=make_environment(), cases=cases,

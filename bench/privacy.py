@@ -1,0 +1,156 @@
+"""Takes out of a text what it says about who ran it and where: hosts, users, paths, serials. Run folders are shared."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+import sys
+import sysconfig
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PUBLIC_PATHS = frozenset(
+    {"", "/", "/usr", "/usr/local", "/opt", "/bin", "/lib", "/lib64", "/var", "/etc", "/home", "/Users", "/mnt", "/srv"}
+)
+"""They are on every machine and say nothing about anybody."""
+PUBLIC_NAMES = frozenset({"root", "user", "users", "admin", "ubuntu", "debian", "runner", "docker", "nobody", "localhost", "localdomain"})
+"""Accounts and hosts of which everybody has one: replaced only where they stand as user@host."""
+UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+SERIALS = re.compile(rf"\b(?:MIG-)?GPU-{UUID}(?:/\d+){{0,2}}|\bMIG-{UUID}|(?<![\w-]){UUID}(?![\w-])")
+SERIAL_NUMBERS = re.compile(r"(?i)(?<!\w)(serial(?:[ _]?(?:number|no\.?))?\s*[:=]\s*)(?!<serial>)\w[\w-]*")
+HOMES = r"(?<![\w.~>-])/(?:home|Users)/[^/\s'\":;,<>()]+"
+PATH_TOKEN = re.compile(r"(?<![\w.>~-])/[^\s'\":;,()<>]+")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must not be recorded."""
+
+    paths: tuple[tuple[str, str], ...] = ()
+    """(folder, what to write instead)."""
+    users: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+
+
+def scrub(text: str) -> str:
+    """`text` with this machine's host, user, folders and serials replaced by "<host>", "<user>", "~", "<cwd>" and so on.
+
+    Ordinary words survive, also where a user or a host is called by one: such a name is replaced only in user@host, in
+    URLs and in absolute paths. Scrubbing twice changes nothing more.
+    """
+    return scrub_of(identity(), text)
+
+
+def scrub_of(who: Identity, text: str) -> str:
+    """`scrub` for a given identity."""
+    text = SERIALS.sub("<uuid>", text)
+    text = SERIAL_NUMBERS.sub(r"\1<serial>", text)
+    folders, instead = _folders(who.paths)
+    text = folders.sub(lambda found: instead.get(found.group(), "~"), text)
+    for user in who.users:
+        text = _scrub_user(user, text)
+    for host in who.hosts:
+        text = _host_pattern(host).sub("<host>", text)
+    return text
+
+
+def identity() -> Identity:
+    """Who runs this process, and where."""
+    paths = [
+        *((path, "<site-packages>") for path in _installed()),
+        (_here(), "<cwd>"),
+        (str(Path(__file__).parents[1]), "<kerneldyno>"),
+        (sys.prefix, "<python>"),
+        (sys.base_prefix, "<python>"),
+        (tempfile.gettempdir(), "<tmp>"),
+        (os.environ.get("TMPDIR", ""), "<tmp>"),
+        (str(Path("~").expanduser()), "~"),
+    ]
+    resolved = [(os.path.realpath(path), instead) for path, instead in paths if path]
+    named = {socket.gethostname(), os.environ.get("HOSTNAME", "")}
+    return Identity(
+        paths=_distinct((path.rstrip("/"), instead) for path, instead in [*paths, *resolved]),
+        users=tuple(sorted({*_users()} - {""}, key=len, reverse=True)),
+        hosts=tuple(sorted({name for full in named for name in (full, full.split(".")[0])} - {""}, key=len, reverse=True)),
+    )
+
+
+def _installed() -> list[str]:
+    return [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+
+
+def _here() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # it was deleted under us
+        return ""
+
+
+def _users() -> Iterable[str]:
+    with suppress(OSError, KeyError, ImportError):
+        yield getpass.getuser()
+    for name in ("USER", "LOGNAME", "SUDO_USER"):
+        yield os.environ.get(name, "")
+    yield Path("~").expanduser().name
+
+
+def _distinct(paths: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The first name of each folder that is worth hiding."""
+    found: dict[str, str] = {}
+    for path, instead in paths:
+        if path.startswith("/") and path not in PUBLIC_PATHS:
+            found.setdefault(path, instead)
+    return tuple(found.items())
+
+
+@lru_cache(maxsize=64)
+def _folders(paths: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], dict[str, str]]:
+    """One pattern for all folders, the longest first; homes of other people count as homes too."""
+    ordered = sorted(paths, key=lambda item: len(item[0]), reverse=True)
+    alternatives = [f"{_start(path)}{re.escape(path)}{END}" for path, _ in ordered]
+    return re.compile("|".join([*alternatives, HOMES])), dict(paths)
+
+
+END = r"(?![\w-])(?!\.\w)"
+
+
+def _start(path: str) -> str:
+    """Where a folder may begin: anywhere if it has two parts; else not in the middle of a longer path, but after "-I"."""
+    if path.count("/") > 1:
+        return ""
+    return r"(?:(?<![\w.~>/-])|(?<=://)|(?<=\s-[A-Za-z]))"
+
+
+def _scrub_user(user: str, text: str) -> str:
+    name = re.escape(user)
+    text = re.sub(rf"(?<![\w<.-]){name}(?=@[\w<])", "<user>", text)
+    if user.lower() in PUBLIC_NAMES:
+        return text
+    text = re.sub(rf"(?i)\b((?:user|username|logname)\s*[=:]\s*){name}(?![\w>-])", r"\1<user>", text)
+    if _distinctive(user):
+        text = re.sub(rf"(?<![\w<]){name}(?![\w>])", "<user>", text)
+    part = re.compile(rf"(?<=[/_-]){name}(?=/|$)")
+    return PATH_TOKEN.sub(lambda token: part.sub("<user>", token.group()), text)
+
+
+@lru_cache(maxsize=64)
+def _host_pattern(host: str) -> re.Pattern[str]:
+    name = re.escape(host)
+    addressed = rf"(?:(?<=[\w>]@)|(?<=://)){name}(?![\w>-])"
+    if _distinctive(host) and host.lower() not in PUBLIC_NAMES:
+        return re.compile(rf"{addressed}|(?<![\w<.-]){name}(?![\w>-])", re.IGNORECASE)
+    return re.compile(addressed)
+
+
+def _distinctive(name: str) -> bool:
+    """Can this be no ordinary word, and no name of hardware or of a package?"""
+    return len(name) >= 5 and any(not character.isalpha() for character in name)

@@ -1,0 +1,31 @@
+"""Choosing what structured pruning keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+KEPT_SHARE = 0.5
+WIDE = 1024
+"""From here on counts are kept a multiple of 128, the width of a tensor-core tile; of 16 below."""
+
+
+def kept_count(count: int, share: float = KEPT_SHARE) -> int:
+    """How many of `count` remain: the share, rounded down to what hardware likes where that leaves anything."""
+    wanted = max(1, int(count * share))
+    for multiple in (128,) * (count >= WIDE) + (16,):
+        if wanted >= multiple:
+            return wanted - wanted % multiple
+    return wanted
+
+
+def strongest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Indices of the `count` largest scores, in their old order."""
+    return scores.topk(count).indices.sort().values
+
+
+def row_norms(matrix: torch.Tensor) -> torch.Tensor:
+    """Euclidean length of each row, in float32."""
+    return matrix.float().norm(dim=1)
