@@ -20,38 +20,53 @@ if TYPE_CHECKING:
 
 def show(console: Console, load: Sequence[Path]) -> None:
     """Print everything that can be chosen on this machine."""
-    devices = environment.find_devices()
     best = environment.choose("auto")
-    for device in devices:
-        mark = " (chosen by --device auto)" if device == best else ""
-        console.print(f"[bold]{device}[/] {escape(device.name)}{mark}", highlight=False)
+    _heading(console, "Devices (--device)")
+    for device in environment.find_devices():
+        mark = ", chosen by --device auto" if device == best else ""
+        console.print(f"  [bold]{device}[/]  {escape(device.name)}{mark}", highlight=False)
+    if reason := environment.why_no_gpu():
+        console.print(f"  no GPU: {escape(reason)}", highlight=False)
+    _heading(console, "Presets (--preset)")
     console.print(_presets(best))
+    _heading(console, f"Kernels (--kernels), and whether they run on {best}")
     console.print(_kernels(registry.load(load, declarations_only=True), best))
+    console.print("  ≈ is approximate: its distance from the exact result is measured beside its speed", highlight=False)
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print(f"\n[bold]{text}[/]", highlight=False)
+
+
+def _grid(*names: str) -> Table:
+    table = Table.grid(padding=(0, 2), pad_edge=True)
+    for name in names:
+        table.add_column(no_wrap=name != "text")
+    return table
 
 
 def _presets(device: Device) -> Table:
-    table = Table(title="Presets (--preset)", title_justify="left")
-    table.add_column("preset", no_wrap=True)
-    table.add_column("problems", justify="right")
-    table.add_column("what it is")
+    table = _grid("name", "count", "text")
     for name in presets.names():
         preset = presets.preset(name, device.kind)
-        table.add_row(name, str(len(preset.problems)), escape(preset.summary))
+        table.add_row(f"[bold]{name}[/]", f"{len(preset.problems)} problems", escape(preset.summary))
     return table
 
 
 def _kernels(kernels: dict[str, Kernel], device: Device) -> Table:
-    table = Table(title=f"Kernels (--kernels), as they run on {device}", title_justify="left")
-    table.add_column("kernel", no_wrap=True)
-    table.add_column("here")
-    table.add_column("accepts")
-    table.add_column("what it is")
+    table = _grid("name", "here", "text")
     for kernel in kernels.values():
         reason = kernel.missing(device)
-        here = "[green]yes[/]" if reason is None else f"no: {escape(reason)}"
-        features = ", ".join(sorted(kernel.accepts)) or "–"
-        if "backward" in kernel.directions:
-            features += "; backward"
-        approximate = "≈ " if kernel.approximate else ""
-        table.add_row(escape(kernel.name), here, escape(features), escape(approximate + kernel.summary))
+        here = "[green]yes[/]" if reason is None else "[yellow]no[/]"
+        told = [f"{'≈ ' if kernel.approximate else ''}{escape(kernel.summary)}", f"[dim]{escape(_takes(kernel))}[/]"]
+        if reason:
+            told.insert(0, f"[yellow]{escape(reason)}[/]")
+        table.add_row(f"[bold]{escape(kernel.name)}[/]", here, "\n".join(told))
     return table
+
+
+def _takes(kernel: Kernel) -> str:
+    """Features, dtypes and directions in one line."""
+    short = [registry.SHORT_DTYPES[dtype] for dtype in kernel.dtypes]
+    parts = [", ".join(sorted(kernel.accepts)) or "nothing beyond the plain operator", " ".join(short), " and ".join(kernel.directions)]
+    return "; ".join(parts)

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from kerneldyno.kernels import presets, registry
 from kerneldyno.kernels.registry import Device, Kernel
 
-from . import environment, plan
+from . import environment, plan, privacy
 from .journal import Journal, read
 from .plan import Plan, UsageError
 from .records import PROTOCOLS, Environment, Manifest, Settings
@@ -145,7 +145,7 @@ def _settings(options: Options, chosen: Sequence[presets.Preset], device: Device
         call_timeout_s=options.call_timeout_s,
         presets=options.presets or (("default",) if not options.axes else ()),
         load=tuple(path.name for path in options.load),
-        command=environment.scrub(options.command),
+        command=privacy.scrub(options.command),
     )
 
 

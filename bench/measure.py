@@ -17,8 +17,8 @@ from .instruments.clock import Clock
 from .instruments.energy import PowerMeter, measure_power
 from .instruments.memory import peak_of
 from .instruments.watch import Reading, Watch
-from .messages import Channel, Doing, Done, Recorder, Request
-from .records import Case, Clocks, Energy, Measurement, Phase, Status
+from .messages import Channel, Doing, Done, Found, Recorder, Request
+from .records import Case, Ceilings, Clocks, Energy, Measurement, Phase, Status
 from .stats import StoppingRule, WarmUp
 
 WARMUP_WINDOW_S = 0.03
@@ -40,6 +40,8 @@ class Instruments:
     clock: Clock
     meter: PowerMeter
     watch: Watch
+    ceilings: Callable[[str], Ceilings]
+    """Measures again what the machine can do with a dtype."""
 
 
 class GroupMeasurer:
@@ -61,6 +63,8 @@ class GroupMeasurer:
         self.clock = instruments.clock
         self.meter = instruments.meter
         self.watch = instruments.watch
+        self.measure_ceilings = instruments.ceilings
+        self.ceilings = request.ceilings
         self.stop = stop
         self.protocol = request.settings.protocol
         self.phases_s: dict[str, float] = {}
@@ -268,10 +272,21 @@ class GroupMeasurer:
             dropped_rounds=self.dropped_rounds,
         )
         measurement.warnings += judge.warnings(contender, self.protocol, stopped=self.stop())
-        if reason := hot or judge.implausible(contender.case, measurement.samples_s, self.request.ceilings):
+        if reason := hot or self._implausible(contender):
             measurement.status, measurement.reason = "invalid", reason
         contender.release()
         self.channel.say(Done(measurement))
+
+    def _implausible(self, contender: Contender) -> str | None:
+        """Whether the rate is beyond this machine; its ceiling is measured again before anything is called that.
+
+        The first time, at the start of the run, something else may have kept the machine busy.
+        """
+        case, samples_s = contender.case, contender.measurement.samples_s
+        if self.ceilings and judge.implausible(case, samples_s, self.ceilings):
+            self.ceilings = self.ceilings.best_of(self.measure_ceilings(case.dtype))
+            self.channel.say(Found(self.ceilings))
+        return judge.implausible(case, samples_s, self.ceilings)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

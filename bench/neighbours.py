@@ -66,7 +66,7 @@ def influences(operator: str, batch: int, seq_len: int, repeats: int) -> list[In
     from .instruments.clock import CpuClock
     from .plan import problems, shapes
 
-    torch.set_num_threads(environment.worker_threads())
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.set_grad_enabled(False)
     kernels = registry.load()
     types = {kernel.operator: kernel.problem for kernel in kernels.values()}
@@ -110,7 +110,7 @@ def _median(clock, pool, runs, names: Sequence[str], of: str) -> float:  # type:
 def _again_as_a_worker() -> None:
     """Start over with the settings that workers have: allocators read them only at the start."""
     caches = Path(tempfile.mkdtemp(prefix="kerneldyno-"))
-    settings = environment.worker_environment(environment.worker_threads(), caches)
+    settings = environment.worker_environment(len(os.sched_getaffinity(0)), caches)
     os.execve(sys.executable, [sys.executable, "-P", "-m", "kerneldyno.bench.neighbours", *sys.argv[1:]], {**os.environ, **settings})
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from . import environment
+from . import environment, privacy
 from .child import Child, Loss
 from .journal import Journal
 from .messages import Doing, Done, Finished, Found, Message, Request
@@ -75,6 +75,7 @@ class Runner:
         self._began = time.monotonic()
         self.measurements = dict(self.journal.run.measurements)
         self._workers = _last_worker(self.measurements)
+        self._ceilings = self.journal.run.ceilings
         self.journal.append(Session(started))
         for case, reason in self.plan.skipped.items():
             if case not in self.measurements:
@@ -128,6 +129,8 @@ class Runner:
                 self.progress.doing(by_id[message.case], message.phase)
             elif isinstance(message, Done):
                 self._accept(message.measurement)
+            elif isinstance(message, Found):
+                self._learn(message.ceilings)
             elif isinstance(message, Finished):
                 spent = message.phases_s
         if self._loss and not self.stop():
@@ -136,7 +139,7 @@ class Runner:
 
     def _hear(self, request: Request) -> Iterator[Message]:
         scratch = self._scratch_path
-        child = Child(request, environment.worker_environment(self.settings.threads, scratch / "caches"), environment.scrub)
+        child = Child(request, environment.worker_environment(self.settings.threads, scratch / "caches"), privacy.scrub)
         self._loss: Loss | None = None
         yield from child.messages(self.stop, self.progress.tick)
         self._loss = child.loss
@@ -161,8 +164,12 @@ class Runner:
         self.progress.doing(None, "ceilings")
         for message in self._hear(self._request("ceilings")):
             if isinstance(message, Found):
-                self._ceilings = message.ceilings
-                self.journal.append(CeilingsFound(message.ceilings))
+                self._learn(message.ceilings)
+
+    def _learn(self, ceilings: Ceilings) -> None:
+        """Keep the best that the machine has shown in this run."""
+        self._ceilings = ceilings.best_of(self._ceilings) if self._ceilings else ceilings
+        self.journal.append(CeilingsFound(self._ceilings))
 
     def _accept(self, measurement: Measurement) -> None:
         """Record an answer; a further process of a case is added to what its earlier ones measured."""
@@ -178,7 +185,7 @@ class Runner:
 
     def _record(self, measurement: Measurement) -> None:
         if measurement.reason:
-            measurement.reason = environment.scrub(measurement.reason)
+            measurement.reason = privacy.scrub(measurement.reason)
         self.journal.append(Measured(measurement))
         self.measurements[measurement.case] = measurement
         case = next(case for case in self.plan.cases if case.id == measurement.case)

@@ -49,6 +49,7 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
 
     from kerneldyno.kernels import registry
 
+    from .instruments import ceiling
     from .instruments.clock import CpuClock, CudaClock
     from .instruments.energy import find_meter
     from .instruments.watch import find_watch
@@ -58,7 +59,7 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
     kernels = registry.load([Path(path) for path in request.load])
     device = torch.device(request.device)
     clock = CudaClock(device) if device.type == "cuda" else CpuClock()
-    instruments = Instruments(clock=clock, meter=find_meter(device), watch=find_watch(device))
+    instruments = Instruments(clock=clock, meter=find_meter(device), watch=find_watch(device), ceilings=lambda dtype: ceiling.measure(device, [dtype]))
     with Recorder(Path(request.recorder)) as recorder:
         measurer = GroupMeasurer(request, kernels, channel, recorder, instruments, stop)
         measurer.phases_s["start"] = time.perf_counter() - started

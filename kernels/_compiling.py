@@ -35,6 +35,7 @@ def compiled_once(function: Callable[..., torch.Tensor], *, gradients: bool = Fa
 
     def call(*args: Any, **kwargs: Any) -> torch.Tensor:
         with torch.set_grad_enabled(gradients):  # the compiled code is for this mode: another one would compile it again
-            return fast(*args, **kwargs)
+            result: torch.Tensor = fast(*args, **kwargs)
+        return result
 
     return call

@@ -74,7 +74,7 @@ _SMOKE = Preset(
 
 _DEFAULT_CPU = Preset(
     name="default",
-    summary="the seed's shapes over sequence lengths and batch sizes, with a causal, a padded and a decode case",
+    summary="the seed's shapes over sequence lengths and batch sizes, with a causal and a decode case",
     at_most=(("*/flex", 2),),
     problems=(
         *(attention(batch=b, q_len=s, **SEED_HEADS) for b, s in [(1, 512), (1, 128), (1, 2048), (4, 512), (4, 128)]),

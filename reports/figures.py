@@ -1,5 +1,6 @@
-"""Plotly figures of results, each of which stands alone in a notebook: what a page adds (theme, legend, layout) is not here.
+"""Figures of results as plain data that plotly draws: `plotly.graph_objects.Figure(panel(…))` in a notebook, or the page.
 
+What a page adds (theme, its own legend, drawing when seen) is not here.
 Every name that may come from a user's file is escaped, since plotly renders pseudo-HTML in labels and hover texts.
 """
 
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from . import units
 from .frame import rows
@@ -21,6 +21,8 @@ from .styles import Style, styles
 LABEL_LENGTH = 16
 
 Row = Mapping[str, Any]
+Figure = dict[str, Any]
+"""`data` and `layout`."""
 Results = pd.DataFrame | Sequence[Row]
 """`frame.results`, or some of its rows."""
 
@@ -53,72 +55,74 @@ def drawable(frame: Results, quantity: Quantity) -> list[Row]:
     return [row for row in present if row[quantity.column] > 0 or not quantity.log]
 
 
-def panel(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> go.Figure:
+def panel(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> Figure:
     """Lines over sequence length where there are several lengths, one dot per kernel otherwise."""
     several = len({row["seq_len"] for row in drawable(frame, quantity)}) > 1
     return against_length(frame, quantity, looks) if several else dots(frame, quantity, looks)
 
 
-def against_length(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> go.Figure:
+def against_length(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> Figure:
     """A quantity against sequence length, one line per kernel: the rows of one operator, batch and variant."""
     drawn = drawable(frame, quantity)
     looks = looks or looks_of(frame)
     divisor, unit = _scale(drawn, quantity)
-    figure = go.Figure()
+    traces = []
     for kernel in dict.fromkeys(row["kernel"] for row in drawn):
         own = sorted((row for row in drawn if row["kernel"] == kernel), key=lambda row: row["seq_len"])
-        figure.add_scatter(
-            x=[row["seq_len"] for row in own],
-            y=[row[quantity.column] / divisor for row in own],
-            error_y=_whiskers(own, quantity, divisor),
-            mode="lines+markers",
-            line={"dash": looks[kernel].dash, "width": 1.75},
-            **_trace(kernel, own, looks[kernel], quantity),
-        )
+        points = {
+            "x": [row["seq_len"] for row in own],
+            "y": [row[quantity.column] / divisor for row in own],
+            "error_y": _whiskers(own, quantity, divisor),
+            "mode": "lines+markers",
+        }
+        traces.append(_trace(kernel, own, looks[kernel], quantity) | points)
     lengths = sorted({row["seq_len"] for row in drawn})
-    figure.update_xaxes(type="log", title="sequence length, tokens", **_ticks(_thinned(lengths)))
-    figure.update_yaxes(**_axis(drawn, quantity, divisor, unit))
-    return _finished(figure)
+    across = {"type": "log", "title": {"text": "sequence length, tokens"}} | _ticks(_thinned(lengths))
+    return _figure(traces, across, _axis(drawn, quantity, divisor, unit))
 
 
-def dots(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> go.Figure:
+def dots(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> Figure:
     """A quantity of each kernel at one shape, best on top."""
     best_last = sorted(drawable(frame, quantity), key=lambda row: row[quantity.column], reverse=quantity.better == "lower")
     looks = looks or looks_of(frame)
     divisor, unit = _scale(best_last, quantity)
-    figure = go.Figure()
+    traces = []
     for row in best_last:
-        figure.add_scatter(
-            x=[row[quantity.column] / divisor],
-            y=[_tick(row["kernel"])],
-            error_x=_whiskers([row], quantity, divisor),
-            mode="markers",
-            **_trace(row["kernel"], [row], looks[row["kernel"]], quantity),
-        )
-    figure.update_xaxes(**_axis(best_last, quantity, divisor, unit))
-    figure.update_yaxes(type="category", automargin=True)
-    return _finished(figure)
+        point = {
+            "x": [row[quantity.column] / divisor],
+            "y": [_tick(row["kernel"])],
+            "error_x": _whiskers([row], quantity, divisor),
+            "mode": "markers",
+        }
+        traces.append(_trace(row["kernel"], [row], looks[row["kernel"]], quantity) | point)
+    return _figure(traces, _axis(best_last, quantity, divisor, unit), {"type": "category", "automargin": True})
 
 
-def speed_against_error(frame: Results, looks: Mapping[str, Style] | None = None) -> go.Figure:
+def speed_against_error(frame: Results, looks: Mapping[str, Style] | None = None) -> Figure:
     """Latency against the error of the output, for the kernels at one shape, with the front that nothing beats in both."""
     drawn = [row for row in _rows(frame) if row["status"] == "ok" and row["latency_s"] and error_of(row)]
     looks = looks or looks_of(frame)
     latency = QUANTITIES["latency"]
     divisor, unit = _scale(drawn, latency)
-    figure = go.Figure()
-    front = pareto([(row["latency_s"] / divisor, float(error_of(row) or 0)) for row in drawn])
-    figure.add_scatter(
-        x=[x for x, _ in front], y=[y for _, y in front], mode="lines", name="no kernel is better in both", hoverinfo="skip",
-        line={"shape": "hv", "width": 1, "dash": "dot", "color": "#808080"}, meta={"light": "#808080", "dark": "#808080"},
-    )  # fmt: skip
+    front = pareto((row["latency_s"] / divisor, float(error_of(row) or 0)) for row in drawn)
+    grey = "#808080"
+    line = {"shape": "hv", "width": 1, "dash": "dot", "color": grey}
+    traces: list[dict[str, Any]] = [
+        {
+            "x": [x for x, _ in front],
+            "y": [y for _, y in front],
+            "mode": "lines",
+            "name": "no kernel is better in both",
+            "hoverinfo": "skip",
+        }
+        | {"type": "scatter", "line": line, "meta": {"light": grey, "dark": grey}}
+    ]
     for row in drawn:
         trace = _trace(row["kernel"], [row], looks[row["kernel"]], latency)
         trace["text"] = [f"{trace['text'][0]}<br>relative rms error {error_of(row):.2g}"]
-        figure.add_scatter(x=[row["latency_s"] / divisor], y=[error_of(row)], mode="markers", **trace)
-    figure.update_xaxes(**_axis(drawn, latency, divisor, unit))
-    figure.update_yaxes(type="log", title="relative rms error, lower is better", dtick=1, exponentformat="power", automargin=True)
-    return _finished(figure)
+        traces.append(trace | {"x": [row["latency_s"] / divisor], "y": [error_of(row)], "mode": "markers"})
+    errors = {"type": "log", "title": {"text": "relative rms error, lower is better"}, "dtick": 1, "exponentformat": "power"}
+    return _figure(traces, _axis(drawn, latency, divisor, unit), errors | {"automargin": True})
 
 
 def error_of(row: Row) -> float | None:
@@ -167,7 +171,8 @@ def _trace(kernel: str, own: Sequence[Row], look: Style, quantity: Quantity) -> 
         "hovertemplate": "%{text}<extra></extra>",
         "meta": {"kernel": kernel, "light": color, "dark": look.dark},
         "marker": {"symbol": look.symbol, "size": 8, "color": color, "line": {"width": 2 if look.hollow else 0, "color": color}},
-        "line_color": color,
+        "line": {"dash": look.dash, "width": 1.75, "color": color},
+        "type": "scatter",
     }
 
 
@@ -182,14 +187,21 @@ def _hover(row: Row, quantity: Quantity) -> str:
 def _whiskers(own: Sequence[Row], quantity: Quantity, divisor: float) -> dict[str, Any] | None:
     if quantity.low is None or quantity.high is None:
         return None
+    above = [_reach(row[quantity.column], row[quantity.high]) for row in own]
+    below = [_reach(row[quantity.column], row[quantity.low]) for row in own]
     return {
         "type": "data",
         "symmetric": False,
-        "array": [(row[quantity.high] - row[quantity.column]) / divisor for row in own],
-        "arrayminus": [(row[quantity.column] - row[quantity.low]) / divisor for row in own],
+        "array": [reach / divisor for reach in above],
+        "arrayminus": [reach / divisor for reach in below],
         "thickness": 1.25,
         "width": 3,
     }
+
+
+def _reach(value: float, end: float | None) -> float:
+    """How far a whisker goes; nowhere when the end of the interval is not known."""
+    return abs(end - value) if end is not None and math.isfinite(end) else 0.0
 
 
 def _scale(drawn: Sequence[Row], quantity: Quantity) -> tuple[float, str]:
@@ -202,9 +214,9 @@ def _axis(drawn: Sequence[Row], quantity: Quantity, divisor: float, unit: str) -
     unit = f", {unit}" if unit else ""
     title = f"{quantity.title}{unit}, {quantity.better} is better"
     if not quantity.log:
-        return {"title": title, "rangemode": "tozero", "automargin": True}
+        return {"title": {"text": title}, "rangemode": "tozero", "automargin": True}
     values = [row[quantity.column] / divisor for row in drawn]
-    return {"type": "log", "title": title, "automargin": True} | _ticks(log_ticks(min(values, default=1), max(values, default=1)))
+    return {"type": "log", "title": {"text": title}, "automargin": True} | _ticks(log_ticks(min(values, default=1), max(values, default=1)))
 
 
 def _ticks(values: Sequence[float]) -> dict[str, Any]:
@@ -226,8 +238,10 @@ def _tick(kernel: str) -> str:
     return html.escape(name if len(name) <= LABEL_LENGTH else name[: LABEL_LENGTH - 1] + "…")
 
 
-def _finished(figure: go.Figure) -> go.Figure:
-    figure.update_layout(
-        template="none", margin={"l": 56, "r": 12, "t": 12, "b": 44}, hovermode="closest", legend={"orientation": "h", "y": -0.25}
-    )
-    return figure
+def _figure(traces: Sequence[dict[str, Any]], across: dict[str, Any], up: dict[str, Any]) -> Figure:
+    margin = {"l": 56, "r": 12, "t": 12, "b": 44}
+    legend = {"orientation": "h", "y": -0.25}
+    return {
+        "data": list(traces),
+        "layout": {"xaxis": across, "yaxis": up, "margin": margin, "hovermode": "closest", "legend": legend},
+    }

@@ -81,7 +81,7 @@ def results(run: Run) -> pd.DataFrame:
 
 def samples(run: Run) -> pd.DataFrame:
     """One row per latency sample, in the order in which they were taken (`position`), seconds per call."""
-    parts = [
+    parts: list[dict[str, Any]] = [
         {
             "case": case.id,
             "kernel": case.kernel,

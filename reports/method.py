@@ -28,12 +28,13 @@ def described(run: Run, results: Sequence[Row]) -> list[tuple[str, str]]:
         ("cache", cache),
         (
             "order",
-            "the kernels of one shape are sampled side by side in one worker process, in rounds in random order, so that drift hits all alike",
+            "the kernels of one shape are sampled side by side in one worker process, in rounds of random order: drift hits all alike",
         ),
         (
             "stopping rule",
-            f"protocol {protocol.name}: at least {protocol.min_samples} samples and {protocol.min_total_s:g} s, until the median's 95 % interval "
-            f"is within ± {protocol.target:.1%}; at most {protocol.cap_s:g} s. Warm-up: at least {protocol.warmup_s:g} s, at most {protocol.warmup_cap_s:g} s",
+            f"protocol {protocol.name}: at least {protocol.min_samples} samples and {protocol.min_total_s:g} s, until the median's 95 % "
+            f"interval is within ± {protocol.target:.1%}; at most {protocol.cap_s:g} s. "
+            f"Warm-up: at least {protocol.warmup_s:g} s, at most {protocol.warmup_cap_s:g} s",
         ),
         (
             "processes",

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
-from plotly.utils import PlotlyJSONEncoder
 
 from . import method, summary, tables, units
 from .columns import meaning
@@ -70,7 +69,7 @@ def html(frames: Frames, *, plain: bool = False) -> str:
 
 def embedded(value: Any) -> Markup:
     """JSON that cannot end the script element that holds it."""
-    text = json.dumps(value, cls=PlotlyJSONEncoder, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704 - inert, and no "<" left
 
 

@@ -7,19 +7,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import summary, tables, units
-from .figures import QUANTITIES, Quantity, drawable, error_of, looks_of, panel, speed_against_error
+from .figures import QUANTITIES, Figure, Quantity, Row, drawable, error_of, looks_of, panel, speed_against_error
 from .frame import Frames, rows
 from .shapes import grids, titles, variants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import plotly.graph_objects as go
-
     from .styles import Style
     from .tables import Cell, Table
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -121,12 +117,9 @@ class Drawing:
             if drawable(inside, quantity):
                 self._add(block, Chart(f"{name}-{block.operator}-{number}", title, spoken, inside[0]["dtype"]), figure, inside)
 
-    def _add(self, block: Block, chart: Chart, figure: go.Figure, drawn: Sequence[Row]) -> None:
-        """Put a figure on the page: its legend becomes the block's, its template the page's style sheet."""
-        plain = figure.to_plotly_json()
-        plain["layout"].pop("template", None)
-        plain["layout"].pop("legend", None)
-        self.figures[chart.id] = plain
+    def _add(self, block: Block, chart: Chart, figure: Figure, drawn: Sequence[Row]) -> None:
+        """Put a figure on the page; its legend becomes part of the block's."""
+        self.figures[chart.id] = figure
         block.charts.append(chart)
         named = {row["kernel"] for row in drawn} | {kernel for kernel, _ in block.legend}
         block.legend = [(kernel, look) for kernel, look in self.looks.items() if kernel in named]

@@ -165,7 +165,8 @@ def accuracy(results: Sequence[Row]) -> str:
     for row in results:
         error = error_of(row)
         if row["status"] == "ok" and error is not None:
-            worst, name = (loose, short(row["kernel"])) if row["approximate"] else (exact, SHORT_DTYPES.get(row["dtype"], row["dtype"]))
+            worst = loose if row["approximate"] else exact
+            name = short(row["kernel"]) if row["approximate"] else str(SHORT_DTYPES.get(row["dtype"], row["dtype"]))
             worst[name] = max(error, worst.get(name, 0.0))
     said = []
     if exact:

@@ -134,25 +134,6 @@ def error_cell(row: Row) -> Cell:
     return Cell(text="–" if error is None else f"{error:.1e}", title=f"{row['kernel']}, {row['label']}", case=row["case"])
 
 
-LISTED: list[tuple[str, str, Callable[[Row], str], Callable[[Row], Any]]] = [
-    ("kernel", "operator/name", lambda row: row["kernel"], lambda row: row["kernel"]),
-    ("shape", "", lambda row: row["label"], lambda row: (row["batch"] or 0) * (row["seq_len"] or 0)),
-    ("latency", "median per call", lambda row: units.quantity(row["latency_s"], "s"), lambda row: row["latency_s"]),
-    ("interval", "95 %, ±", _half_width, _half),
-    ("speedup", "× baseline", lambda row: units.times(row["speedup"]), lambda row: row["speedup"]),
-    ("of limit", "%", lambda row: units.quantity(row["share_of_limit"], "share", 2), lambda row: row["share_of_limit"]),
-    ("rate", "FLOP/s, exact problem", lambda row: units.quantity(_rate(row), "FLOP/s"), _rate),
-    ("peak memory", "per call", lambda row: units.quantity(row["peak_bytes"], "B"), lambda row: row["peak_bytes"]),
-    ("weights", "", lambda row: units.quantity(row["weight_bytes"], "B"), lambda row: row["weight_bytes"]),
-    ("power", "mean", lambda row: units.quantity(row["power_w"], "W"), lambda row: row["power_w"]),
-    ("error", "relative rms", lambda row: _scientific(error_of(row)), error_of),
-    ("error ratio", "max, × naive", lambda row: _digits(row["error_max_ratio"]), lambda row: row["error_max_ratio"]),
-    ("build", "", lambda row: units.quantity(row["build_s"], "s"), lambda row: row["build_s"]),
-    ("samples", "", lambda row: str(row["samples"] or ""), lambda row: row["samples"]),
-]
-"""The list of all measured cases: heading, its second line, what is shown, what is sorted by."""
-
-
 def listing(results: Sequence[Row]) -> list[tuple[Row, list[tuple[str, Any]]]]:
     """The measured rows with the (text, sort key) of each column of LISTED; columns that nobody has are the page's business."""
     return [(row, [(show(row), key(row)) for _, _, show, key in LISTED]) for row in results if row["status"] == "ok"]
@@ -199,7 +180,7 @@ def _half(row: Row) -> float | None:
 
 def _half_width(row: Row) -> str:
     half = _half(row)
-    return "" if half is None else f"±{half:.1%}"
+    return "" if half is None or not math.isfinite(half) else f"±{half:.1%}"
 
 
 def _rate(row: Row) -> float | None:
@@ -212,3 +193,22 @@ def _scientific(value: float | None) -> str:
 
 def _digits(value: float | None) -> str:
     return "" if value is None else units.digits(value, 2)
+
+
+LISTED: list[tuple[str, str, Callable[[Row], str], Callable[[Row], Any]]] = [
+    ("kernel", "operator/name", lambda row: row["kernel"], lambda row: row["kernel"]),
+    ("shape", "", lambda row: row["label"], lambda row: (row["batch"] or 0) * (row["seq_len"] or 0)),
+    ("latency", "median per call", lambda row: units.quantity(row["latency_s"], "s"), lambda row: row["latency_s"]),
+    ("interval", "95 %, ±", _half_width, _half),
+    ("speedup", "× baseline", lambda row: units.times(row["speedup"]), lambda row: row["speedup"]),
+    ("of limit", "%", lambda row: units.quantity(row["share_of_limit"], "share", 2), lambda row: row["share_of_limit"]),
+    ("rate", "FLOP/s, exact problem", lambda row: units.quantity(_rate(row), "FLOP/s"), _rate),
+    ("peak memory", "per call", lambda row: units.quantity(row["peak_bytes"], "B"), lambda row: row["peak_bytes"]),
+    ("weights", "", lambda row: units.quantity(row["weight_bytes"], "B"), lambda row: row["weight_bytes"]),
+    ("power", "mean", lambda row: units.quantity(row["power_w"], "W"), lambda row: row["power_w"]),
+    ("error", "relative rms", lambda row: _scientific(error_of(row)), error_of),
+    ("error ratio", "max, × naive", lambda row: _digits(row["error_max_ratio"]), lambda row: row["error_max_ratio"]),
+    ("build", "", lambda row: units.quantity(row["build_s"], "s"), lambda row: row["build_s"]),
+    ("samples", "", lambda row: str(row["samples"] or ""), lambda row: row["samples"]),
+]
+"""The list of all measured cases: heading, its second line, what is shown, what is sorted by."""

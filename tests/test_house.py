@@ -121,9 +121,8 @@ def loads(name: str, *packages: str) -> list[str]:
 
 def offences(names: list[str], *packages: str) -> list[str]:
     """Imports of `packages` anywhere in these modules, for people."""
-    return [
-        f"{place(name)}:{item.line} imports {item.target}" for name in names for item in imports(name) if within(item.target, *packages)
-    ]
+    found = [(name, item) for name in names for item in imports(name) if within(item.target, *packages)]
+    return [f"{place(name)}:{item.line} imports {item.target}" for name, item in found]
 
 
 # ---------------------------------------------------------------- packaging

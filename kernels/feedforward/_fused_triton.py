@@ -44,8 +44,14 @@ def offered(item_bytes: int, *, gated: bool) -> dict[int, Tiles]:
     return {16: few, 256: some, 1 << 62: many}
 
 
-def tiles(tokens: int, item_bytes: int, *, gated: bool) -> Tiles:
-    """The offered tiles that go with so many tokens."""
+UNALIGNED = Tiles(64, 32, 32, 4, 2)
+"""For rows that do not begin on 16 bytes: they are loaded number by number, which takes registers for each address."""
+
+
+def tiles(tokens: int, inputs: int, item_bytes: int, *, gated: bool) -> Tiles:
+    """The tiles that go with so many tokens and inputs."""
+    if inputs % 16:
+        return UNALIGNED
     choice = offered(item_bytes, gated=gated)
     return next(choice[limit] for limit in sorted(choice) if tokens <= limit)
 
@@ -163,7 +169,7 @@ def linear(
     """x [T, K] through one layer with contiguous weight [N, K]; see `linear_kernel`. The columns of x and residual are adjacent."""
     (tokens, inputs), outputs = x.shape, weight.shape[0]
     y = torch.empty((tokens, outputs), dtype=x.dtype, device=x.device)
-    cut = tiles(tokens, x.element_size(), gated=gate is not None)
+    cut = tiles(tokens, inputs, x.element_size(), gated=gate is not None)
     grid = (triton.cdiv(tokens, cut.bt) * triton.cdiv(outputs, cut.bn),)
     row = 0 if residual is None else residual.stride(0)
     linear_kernel[grid](

@@ -13,7 +13,7 @@ from kerneldyno.bench.instruments.clock import FakeClock
 from kerneldyno.bench.instruments.energy import NoMeter
 from kerneldyno.bench.instruments.watch import FakeWatch, NoWatch, Reading
 from kerneldyno.bench.measure import GroupMeasurer, Instruments, Interrupted
-from kerneldyno.bench.messages import Channel, Doing, Done, Message, Recorder, Request
+from kerneldyno.bench.messages import Channel, Doing, Done, Found, Message, Recorder, Request
 from kerneldyno.bench.plan import make
 from kerneldyno.bench.records import PROTOCOLS, Ceilings, Settings
 from kerneldyno.kernels.attention.problem import Attention
@@ -31,12 +31,12 @@ def _no_grad():
 class Bench:
     """A group measured in this process, with everything that was said kept."""
 
-    def __init__(self, tmp_path, builds, *, clock, protocol="smoke", watch=None, stop=lambda: False, ceilings=None, problem=PROBLEM, **declared):
+    def __init__(self, tmp_path, builds, *, clock, protocol="smoke", watch=None, stop=lambda: False, ceilings=None, second_look=None, **declared):
         self.kernels = {}
         for build in builds:
             made = kernel(Attention, **declared)(build)
             self.kernels[made.name] = made
-        plan = make(list(self.kernels.values()), [problem], Device("cpu"), seed=0)
+        plan = make(list(self.kernels.values()), [PROBLEM], Device("cpu"), seed=0)
         settings = Settings(protocol=PROTOCOLS[protocol])
         request = Request(
             kind="group", device="cpu", settings=settings, worker=1, recorder="", cases=plan.groups[0].cases, ceilings=ceilings
@@ -45,7 +45,7 @@ class Bench:
         os.set_blocking(reading, False)
         channel = Channel(writing)
         with Recorder(tmp_path / "recorder", create=True) as recorder:
-            instruments = Instruments(clock, NoMeter("not measured: no meter"), watch or NoWatch())
+            instruments = Instruments(clock, NoMeter("not measured: no meter"), watch or NoWatch(), lambda _: second_look or ceilings)
             self.measurer = GroupMeasurer(request, self.kernels, channel, recorder, instruments, stop)
             try:
                 self.measurer.measure()
@@ -155,6 +155,15 @@ def test_an_implausible_rate_is_invalid(tmp_path):
     bench = Bench(tmp_path, [takes(clock, 0.01, "a")], clock=clock, ceilings=slow_machine)
     assert bench.measured["a"].status == "invalid"
     assert "implausible" in bench.measured["a"].reason
+
+
+def test_a_ceiling_that_was_too_low_is_measured_again_before_anything_is_called_implausible(tmp_path):
+    clock = FakeClock()
+    busy = Ceilings(matmul_flops_per_s={"float32": 1.0}, copy_bytes_per_s=1e9)
+    free = Ceilings(matmul_flops_per_s={"float32": 1e12}, copy_bytes_per_s=1e9)
+    bench = Bench(tmp_path, [takes(clock, 0.01, "a")], clock=clock, ceilings=busy, second_look=free)
+    assert bench.measured["a"].status == "ok"
+    assert [m.ceilings.matmul_flops_per_s for m in bench.heard if isinstance(m, Found)] == [{"float32": 1e12}]
 
 
 def test_stopping_keeps_who_has_samples_and_leaves_out_who_has_none(tmp_path):

@@ -1,0 +1,51 @@
+"""PyTorch's own encoder layer, on its fast path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..registry import Run, Setup, kernel
+from .problem import EPSILON, EVERYTHING, Layer, LayerInputs, LayerWeights
+
+if TYPE_CHECKING:
+    from ..registry import Device
+
+
+def refusal(problem: Layer, device: Device) -> str | None:  # noqa: ARG001
+    """What makes nn.TransformerEncoderLayer leave its fast path."""
+    return f"nn.TransformerEncoderLayer leaves its fast path for an odd number of heads ({problem.heads})" if problem.heads % 2 else None
+
+
+def module(problem: Layer, weights: LayerWeights) -> nn.TransformerEncoderLayer:
+    """The module with these very weights as its parameters, not copies."""
+    with torch.device("meta"):
+        layer = nn.TransformerEncoderLayer(problem.dim, problem.heads, problem.hidden_dim, 0.0, layer_norm_eps=EPSILON, batch_first=True)
+    names = {
+        "self_attn.in_proj_weight": weights.w_qkv, "self_attn.in_proj_bias": weights.b_qkv,
+        "self_attn.out_proj.weight": weights.w_out, "self_attn.out_proj.bias": weights.b_out,
+        "linear1.weight": weights.w1, "linear1.bias": weights.b1, "linear2.weight": weights.w2, "linear2.bias": weights.b2,
+        "norm1.weight": weights.norm1_weight, "norm1.bias": weights.norm1_bias,
+        "norm2.weight": weights.norm2_weight, "norm2.bias": weights.norm2_bias,
+    }  # fmt: skip
+    layer.load_state_dict(names, assign=True)
+    return layer.eval()
+
+
+@kernel(Layer, name="torch", family="torch", accepts=EVERYTHING, refuses=refusal)
+def encoder(problem: Layer, setup: Setup) -> Run:
+    """nn.TransformerEncoderLayer in inference: one native call of its fast path."""
+    layer = module(problem, setup.weights)
+    # torch's masks say what to hide
+    causal = ~problem.attention.causal_mask(setup.device)[0, 0] if problem.mask == "causal" else None
+    position = torch.arange(problem.seq_len, device=setup.device)
+
+    def run(inputs: LayerInputs) -> torch.Tensor:
+        hidden = causal if inputs.mask is None else ~inputs.mask
+        padded = None if inputs.lengths is None else position >= inputs.lengths[:, None]
+        with torch.no_grad():  # the fast path is for inference only
+            return layer(inputs.x, src_mask=hidden, src_key_padding_mask=padded)
+
+    return run

@@ -1,0 +1,20 @@
+"""The layer with our Triton kernels inside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..registry import Setup, kernel
+from ._compose import composed, part, refusal_of
+from .problem import EVERYTHING, Layer
+
+if TYPE_CHECKING:
+    from ..registry import Run
+
+ATTENTION, FEEDFORWARD = part("attention/fused"), part("feedforward/fused")
+
+
+@kernel(Layer, devices=("cuda",), accepts=EVERYTHING, requires=("triton",), refuses=refusal_of(ATTENTION, FEEDFORWARD))
+def fused(problem: Layer, setup: Setup) -> Run:
+    """Our Triton attention and feed-forward network between PyTorch's projections and norms."""
+    return composed(problem, setup, ATTENTION, FEEDFORWARD)

@@ -1,0 +1,53 @@
+"""Half of the heads and half of the hidden neurons, those of the largest weights, in matrices rebuilt smaller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._pruning import kept_count, row_norms, strongest
+from ..registry import Run, Setup, holding, kernel
+from ._compose import composed, part, refusal_of
+from .problem import EVERYTHING, Layer, LayerInputs, LayerWeights
+
+if TYPE_CHECKING:
+    import torch
+
+ATTENTION, FEEDFORWARD = part("attention/sdpa"), part("feedforward/eager")
+
+
+def pruned_weights(problem: Layer, weights: LayerWeights) -> LayerWeights:
+    """The layer without its weakest parts.
+
+    A head counts as much as the norms of its values' rows and of its columns of the output projection, multiplied; a
+    neuron as much as its row of W1 and its column of W2.
+    """
+    size = problem.head_dim
+    values = weights.w_qkv.chunk(3)[2]
+    scores = row_norms(values.reshape(-1, size * problem.dim)) * row_norms(weights.w_out.t().reshape(-1, size * problem.dim))
+    heads = strongest(scores, max(1, problem.heads // 2))
+
+    def of_heads(rows: torch.Tensor, groups: int) -> torch.Tensor:
+        return rows.unflatten(0, (groups, problem.heads, size))[:, heads].flatten(0, 2).contiguous()
+
+    neuron_scores = row_norms(weights.w1) * row_norms(weights.w2.t())
+    neurons = strongest(neuron_scores, kept_count(len(neuron_scores)))
+    return weights.replace(
+        w_qkv=of_heads(weights.w_qkv, 3),
+        b_qkv=of_heads(weights.b_qkv, 3),
+        w_out=of_heads(weights.w_out.t(), 1).t().contiguous(),
+        w1=weights.w1[neurons].contiguous(),
+        b1=weights.b1[neurons].contiguous(),
+        w2=weights.w2[:, neurons].contiguous(),
+    )
+
+
+def claim(problem: Layer, setup: Setup, inputs: LayerInputs) -> torch.Tensor:
+    """The layer of the kept heads and neurons, in float64."""
+    return problem.reference(inputs, pruned_weights(problem, setup.weights))
+
+
+@kernel(Layer, accepts=EVERYTHING, approximate=True, claim=claim, refuses=refusal_of(ATTENTION, FEEDFORWARD))
+def pruned(problem: Layer, setup: Setup) -> Run:
+    """Keeps half of the heads and of the hidden neurons, those with the largest weights, in smaller matrices."""
+    weights = pruned_weights(problem, setup.weights)
+    return holding(composed(problem, setup, ATTENTION, FEEDFORWARD, weights), *weights.tensors().values())
