@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXIT_OK, EXIT_USAGE, EXIT_MISMATCH, EXIT_CASES, EXIT_INTERRUPTED = 0, 2, 3, 5, 130
 EXIT_CODES = """Exit status: 0 all is well · 2 a mistake in what was asked · 3 runs that do not fit together ·
@@ -23,12 +26,12 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 
-Words = Annotated[list[str] | None, typer.Option()]
-
 
 @app.command(epilog=EXIT_CODES)
 def run(
-    preset: Annotated[list[str] | None, typer.Option(help="Named set of problems; repeat for several. `kerneldyno list` shows them. [default: default]")] = None,
+    preset: Annotated[
+        list[str] | None, typer.Option(help="Named set of problems; repeat for several. `kerneldyno list` shows them. [default: default]")
+    ] = None,
     operator: Annotated[str, typer.Option(help="Only these operators: attention,feedforward,layer.")] = "",
     kernels: Annotated[str, typer.Option(help='Only kernels whose name matches one of these globs: "attention/*,sdpa*".')] = "",
     batch: Annotated[str | None, typer.Option(help="Batch sizes, e.g. 1,4.")] = None,
@@ -36,19 +39,30 @@ def run(
     dtype: Annotated[str | None, typer.Option(help="float32,bfloat16,float16. [default: float32 on a CPU, bfloat16 on a GPU]")] = None,
     causal: Annotated[bool | None, typer.Option("--causal/--no-causal", help="Causal attention; a causal mask for the layer.")] = None,
     direction: Annotated[str | None, typer.Option(help="forward,backward; backward times a forward and a backward pass.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUES", help="Any other field of a problem, e.g. head_dim=64,128 or activation=gelu.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUES", help="Any other field of a problem, e.g. head_dim=64,128 or activation=gelu."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    load: Annotated[list[Path] | None, typer.Option(metavar="FILE.py", help="Measure the kernels of this file too; repeat for several.")] = None,
+    load: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE.py", help="Measure the kernels of this file too; repeat for several.")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="smoke, default or full: how long to sample. [default: the preset's]")] = None,
-    processes: Annotated[int, typer.Option(help="Measure every group in so many fresh processes; 3 or more give intervals over processes.")] = 1,
+    processes: Annotated[
+        int, typer.Option(help="Measure every group in so many fresh processes; 3 or more give intervals over processes.")
+    ] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads for every kernel alike. [default: all cores]")] = None,
     seed: Annotated[int, typer.Option(help="Seed of inputs, weights and the order of rounds.")] = 0,
     energy: Annotated[str, typer.Option(help="auto: power of every case where there is a counter; on: longer windows; off.")] = "auto",
     budget: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop in time; the most informative groups come first.")] = None,
-    build_timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Limit for building one kernel. [default: 180 on a CPU, 300 on a GPU]")] = None,
+    build_timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Limit for building one kernel. [default: 180 on a CPU, 300 on a GPU]")
+    ] = None,
     call_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Limit for one call.")] = 30.0,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the results. [default: runs/DATE-PRESET]")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Measure what is missing of this run. Only --load and --budget go with it.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Measure what is missing of this run. Only --load and --budget go with it.")
+    ] = None,
 ) -> None:
     """Measure kernels side by side and write tables and a report.
 
@@ -64,9 +78,7 @@ def run(
         options.refuse_beside_resume(sys.argv)
         folder, ended = launch.resume(resume, load or [], budget, progress)
     else:
-        axes = options.axes(
-            batch=batch, seq_len=seq_len, dtype=dtype, direction=direction, others=set_ or [], causal=causal
-        )
+        axes = options.axes(batch=batch, seq_len=seq_len, dtype=dtype, direction=direction, others=set_ or [], causal=causal)
         chosen = launch.Options(
             presets=tuple(preset or ()),
             operators=options.words(operator, "--operator"),
@@ -126,14 +138,14 @@ def _conclude(folder: Path, ended: str) -> int:
     """Write tables and report, print the winners, and return the exit status."""
     from kerneldyno.reports import frame, page
 
-    from .journal import read
     from .terminal import summary
 
     console = _console()
     frame.write_tables(folder)
     path = page.render(folder)
-    results = frame.results(read(folder))
-    summary(console, results, frame.winners(results))
+    frames = frame.load(folder)
+    results = frames.results
+    summary(console, results, frames.winners)
     console.print(f"report: {path}", soft_wrap=True, highlight=False)
     if ended == "interrupted":
         return EXIT_INTERRUPTED
@@ -141,7 +153,7 @@ def _conclude(folder: Path, ended: str) -> int:
     return EXIT_CASES if results["status"].isin(bad).any() else EXIT_OK
 
 
-def _console():  # type: ignore[no-untyped-def]
+def _console() -> Console:
     from rich.console import Console
 
     return Console()

@@ -47,7 +47,7 @@ class Child:
         self.loss: Loss | None = None
         self._scrub = scrub
         self._recorder = Recorder(Path(request.recorder), create=True)
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         reading, writing = os.pipe()
         self._reading = reading
         # -P keeps the current folder off the import path: a file there must not shadow a library

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,15 +138,3 @@ class Contender:
             warmup_calls=self.warmup_calls,
             warmup_s=self.measurement.phases_s.get("warmup", 0.0),
         )
-
-
-def call_repeatedly(contender: Contender, pool: Pool, clock_now: Callable[[], float], synchronize: Callable[[], None], seconds: float) -> tuple[int, float]:
-    """Run back to back for so many seconds; return the number of calls and the seconds they took."""
-    assert contender.run is not None
-    calls, started = 0, clock_now()
-    while clock_now() - started < seconds:
-        for item in contender.slots(pool, pool.take(contender.calls)):
-            contender.run(item)
-        synchronize()
-        calls += contender.calls
-    return calls, clock_now() - started

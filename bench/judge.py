@@ -51,7 +51,8 @@ def implausible(case: Case, samples_s: list[float], ceilings: Ceilings | None) -
     seconds = statistics.median(samples_s)
     rate, top = case.flops / seconds, ceilings.matmul_flops_per_s.get(case.dtype)
     if top and rate > PLAUSIBLE * top:
-        return f"implausible: {rate / 1e9:.4g} GFLOP/s, but this machine's matmul reaches {top / 1e9:.4g}: the measurement or the FLOP count is wrong"
+        reached = f"{rate / 1e9:.4g} GFLOP/s, but this machine's matmul reaches {top / 1e9:.4g}"
+        return f"implausible: {reached}: the measurement or the FLOP count is wrong"
     moved, cache = case.min_bytes / seconds, ceilings.last_level_cache_bytes or 0
     if case.min_bytes > CACHE_MULTIPLE * cache and moved > PLAUSIBLE * ceilings.copy_bytes_per_s:
         copied = ceilings.copy_bytes_per_s / 1e9

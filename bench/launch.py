@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+
 from kerneldyno.kernels import presets, registry
 from kerneldyno.kernels.registry import Device, Kernel
 

@@ -9,19 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
 from kerneldyno.kernels.registry import Kernel, Setup
 
-from . import check, judge
-from .contender import Contender, Pool, Sample, call_repeatedly
+from . import check, judge, steps
+from .contender import Contender, Pool, Sample
 from .instruments.clock import Clock
-from .instruments.energy import PowerMeter, measure_power
-from .instruments.memory import peak_of
+from .instruments.energy import PowerMeter
 from .instruments.watch import Reading, Watch
 from .messages import Channel, Doing, Done, Found, Recorder, Request
-from .records import Case, Ceilings, Clocks, Energy, Measurement, Phase, Status
+from .records import Case, Ceilings, Clocks, Measurement, Phase, Status
 from .stats import StoppingRule, WarmUp
 
-WARMUP_WINDOW_S = 0.03
 FEWEST_SAMPLES = 3
 """Below this an interrupted case is left for the next time instead of being recorded."""
 CACHES_PER_POOL = 5
@@ -80,12 +79,13 @@ class GroupMeasurer:
         contenders = [contender for i, case in enumerate(self.request.cases) if (contender := self._admit(i, case, setup))]
         with self._phase("start"):
             self.pool = Pool([truth.inputs for truth in self.truths], self._slots(setup))
-        self._each(contenders, "warmup", self._warm_up)
+        self._each(contenders, "warmup", lambda contender: steps.warm_up(contender, self.pool, self.clock, self.stop))
         before = self.watch.read()
         self._rounds(contenders)
         after = self.watch.read()
         if self.request.first and not self.stop():
-            self._each(contenders, "energy", self._count_energy)
+            energy = self.request.settings.energy
+            self._each(contenders, "energy", lambda contender: steps.count_energy(contender, self.pool, self.clock, self.meter, energy))
         self._each(contenders, "recheck", lambda contender: self._conclude(contender, before, after))
 
     def _set_up(self) -> Setup:
@@ -109,10 +109,11 @@ class GroupMeasurer:
             warm=WarmUp(self.protocol),
         )
         alive = [contender]
-        self._each(alive, "build", self._build)
-        self._each(alive, "check", self._check)
-        if self.request.first:
-            self._each(alive, "memory", self._count_memory)
+        first = self.request.first
+        self._each(alive, "build", lambda contender: steps.build(contender, self.truths[0], self.clock, "cold" if first else "warm"))
+        self._each(alive, "check", lambda contender: steps.check_output(contender, self.truths))
+        if first:
+            self._each(alive, "memory", lambda contender: steps.count_memory(contender, self.truths[0]))
         return contender if alive else None
 
     def _each(self, contenders: list[Contender], phase: Phase, step: Step) -> None:
@@ -147,59 +148,12 @@ class GroupMeasurer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _build(self, contender: Contender) -> None:
-        """Build and call once: compilers do their work at the first call."""
-        started = time.perf_counter()
-        contender.run = contender.kernel.build(self.problem, contender.setup)
-        built = time.perf_counter()
-        inputs = contender.prepared(self.truths[0].inputs)
-        prepared = time.perf_counter()
-        contender.run(inputs)
-        self.clock.synchronize()
-        measurement, weights = contender.measurement, contender.setup.weights
-        measurement.build_s = time.perf_counter() - prepared + built - started
-        measurement.build_cache = "cold" if self.request.first else "warm"
-        if contender.kernel.prepare:
-            measurement.prepare_s = prepared - built
-            measurement.prepare_bytes = getattr(inputs, "nbytes", None)
-        measurement.weight_bytes = int(getattr(contender.run, "weight_bytes", weights.nbytes if weights is not None else 0))
-
-    def _check(self, contender: Contender) -> None:
-        answer = check.behaves(contender.whole, self.truths[0], self.truths[1].inputs)
-        verified = check.verify(answer, contender.kernel, contender.setup, self.truths[0])
-        contender.measurement.errors = verified.errors
-        contender.measurement.distance = verified.distance
-
-    def _count_memory(self, contender: Contender) -> None:
-        inputs = contender.prepared(self.truths[0].inputs)
-        run, foreign = contender.run, contender.kernel.own_allocator
-        assert run is not None
-        if foreign:
-            setup = contender.setup
-            run = contender.kernel.build(self.problem, Setup(setup.device, setup.weights, setup.calibration, setup.seed, arena=False))
-            run(inputs)
-        peak = peak_of(lambda: run(inputs), self.device, foreign=foreign)
-        contender.measurement.peak_bytes, contender.measurement.peak_source = peak.bytes, peak.source
-
     def _slots(self, setup: Setup) -> int:
         """Two; more where a GPU sample is made of many calls, which would otherwise find their inputs in the cache."""
         if setup.device.type != "cuda":
             return 2
         cache = torch.cuda.get_device_properties(setup.device).L2_cache_size
         return int(np.clip(np.ceil(CACHES_PER_POOL * cache / max(self.truths[0].inputs.nbytes, 1)), 2, MOST_SLOTS))
-
-    def _warm_up(self, contender: Contender) -> None:
-        """Keep it busy until it is warm and its windows agree."""
-        assert contender.run is not None
-        first = contender.slots(self.pool, self.pool.take(1))
-        contender.call_s = min(self.clock.time(contender.run, first, cold=False).seconds for _ in range(2))
-        window = max(self.clock.calls_for(contender.call_s), int(WARMUP_WINDOW_S / max(contender.call_s, 1e-9)), 1)
-        while not contender.warm.is_finished and not self.stop():
-            inputs = contender.slots(self.pool, self.pool.take(window))
-            contender.call_s = self.clock.time(contender.run, inputs, cold=False).seconds
-            contender.warm.add(contender.call_s, contender.call_s * window)
-            contender.warmup_calls += window
-        contender.calls = self.clock.calls_for(contender.call_s)
 
     def _rounds(self, contenders: list[Contender]) -> None:
         """Sample all contenders in rounds of random order until each one's stopping rule is content."""
@@ -243,17 +197,6 @@ class GroupMeasurer:
             contender.samples.append(Sample(round_number, timing.seconds, timing.host_seconds, warm, timing.held))
             contender.rule.add(timing.seconds, timing.seconds * contender.calls)
             contender.last = (timing.output, self.pool.variant(chosen[-1]))
-
-    def _count_energy(self, contender: Contender) -> None:
-        energy = self.request.settings.energy
-        if energy == "off" or self.meter.reason:
-            contender.measurement.energy = Energy(reason="not measured: --energy off" if energy == "off" else self.meter.reason)
-            return
-        contender.measurement.energy = measure_power(
-            lambda seconds: call_repeatedly(contender, self.pool, self.clock.now, self.clock.synchronize, seconds),
-            self.meter,
-            5.0 if energy == "on" else 1.0,
-        )
 
     def _conclude(self, contender: Contender, before: Reading, after: Reading) -> None:
         """Check the last timed output, judge the samples, and say the measurement."""
@@ -304,4 +247,3 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return f"out of memory: {head}"
     return f"{type(error).__name__}: {head}"
-

@@ -59,7 +59,7 @@ def influences(operator: str, batch: int, seq_len: int, repeats: int) -> list[In
     """Every ordered pair of families of an operator, one kernel of each family, on the CPU."""
     import torch
 
-    from kerneldyno.kernels import presets, registry
+    from kerneldyno.kernels import registry
     from kerneldyno.kernels.registry import Device
 
     from .contender import Pool
@@ -72,7 +72,9 @@ def influences(operator: str, batch: int, seq_len: int, repeats: int) -> list[In
     types = {kernel.operator: kernel.problem for kernel in kernels.values()}
     axes = {"batch": [batch], "seq_len": [seq_len]}
     (problem,) = problems(shapes([], [operator], axes), types, Device("cpu"))
-    presets_of_family = {k.family: k for k in reversed(kernels.values()) if k.operator == operator and not k.why_not(problem, Device("cpu"))}
+    presets_of_family = {
+        k.family: k for k in reversed(kernels.values()) if k.operator == operator and not k.why_not(problem, Device("cpu"))
+    }
     setup = registry.Setup(torch.device("cpu"), problem.weights(3), problem.inputs(2))
     runs = {kernel.name: kernel.build(problem, setup) for kernel in presets_of_family.values()}
     pool, clock = Pool([problem.inputs(0), problem.inputs(1)], 2), CpuClock()
@@ -111,7 +113,9 @@ def _again_as_a_worker() -> None:
     """Start over with the settings that workers have: allocators read them only at the start."""
     caches = Path(tempfile.mkdtemp(prefix="kerneldyno-"))
     settings = environment.worker_environment(len(os.sched_getaffinity(0)), caches)
-    os.execve(sys.executable, [sys.executable, "-P", "-m", "kerneldyno.bench.neighbours", *sys.argv[1:]], {**os.environ, **settings})
+    os.execve(  # noqa: S606
+        sys.executable, [sys.executable, "-P", "-m", "kerneldyno.bench.neighbours", *sys.argv[1:]], {**os.environ, **settings}
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from kerneldyno.kernels.registry import DIRECTIONS, DTYPES, KernelFileError
 
@@ -53,9 +53,9 @@ def axes(
 
 def energy(text: str) -> EnergyChoice:
     """The --energy option."""
-    if text == "auto" or text == "on" or text == "off":
-        return text
-    raise UsageError(f"--energy {text!r} is unknown: choose from auto, off, on")
+    if text not in get_args(EnergyChoice):
+        raise UsageError(f"--energy {text!r} is unknown: choose from auto, off, on")
+    return cast("EnergyChoice", text)
 
 
 def refuse_beside_resume(arguments: Sequence[str]) -> None:

@@ -27,8 +27,8 @@ PUBLIC_NAMES = frozenset({"root", "user", "users", "admin", "ubuntu", "debian", 
 UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 SERIALS = re.compile(rf"\b(?:MIG-)?GPU-{UUID}(?:/\d+){{0,2}}|\bMIG-{UUID}|(?<![\w-]){UUID}(?![\w-])")
 SERIAL_NUMBERS = re.compile(r"(?i)(?<!\w)(serial(?:[ _]?(?:number|no\.?))?\s*[:=]\s*)(?!<serial>)\w[\w-]*")
-HOMES = r"(?<![\w.~>-])/(?:home|Users)/[^/\s'\":;,<>()]+"
-PATH_TOKEN = re.compile(r"(?<![\w.>~-])/[^\s'\":;,()<>]+")
+HOMES = r"(?<![\w.~>-])/(?:home|Users)/[^/\s'\":;,<>()~]+"
+PATH_TOKEN = re.compile(r"(?<![\w.-])/[^\s'\":;,()<>]+")
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def scrub_of(who: Identity, text: str) -> str:
     text = SERIAL_NUMBERS.sub(r"\1<serial>", text)
     folders, instead = _folders(who.paths)
     text = folders.sub(lambda found: instead.get(found.group(), "~"), text)
-    for user in who.users:
-        text = _scrub_user(user, text)
     for host in who.hosts:
         text = _host_pattern(host).sub("<host>", text)
+    for user in who.users:
+        text = _scrub_user(user, text)
     return text
 
 
@@ -137,7 +137,7 @@ def _scrub_user(user: str, text: str) -> str:
         return text
     text = re.sub(rf"(?i)\b((?:user|username|logname)\s*[=:]\s*){name}(?![\w>-])", r"\1<user>", text)
     if _distinctive(user):
-        text = re.sub(rf"(?<![\w<]){name}(?![\w>])", "<user>", text)
+        text = re.sub(rf"(?<![\w<-]){name}(?![\w>-])", "<user>", text)
     part = re.compile(rf"(?<=[/_-]){name}(?=/|$)")
     return PATH_TOKEN.sub(lambda token: part.sub("<user>", token.group()), text)
 

@@ -184,9 +184,7 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
         """What was reached at either time: a machine that was busy during one of them can do what it did in the other."""
         both = self.matmul_flops_per_s.keys() | other.matmul_flops_per_s.keys()
         rates = {dtype: max(self.matmul_flops_per_s.get(dtype, 0.0), other.matmul_flops_per_s.get(dtype, 0.0)) for dtype in sorted(both)}
-        return msgspec.structs.replace(
-            self, matmul_flops_per_s=rates, copy_bytes_per_s=max(self.copy_bytes_per_s, other.copy_bytes_per_s)
-        )
+        return msgspec.structs.replace(self, matmul_flops_per_s=rates, copy_bytes_per_s=max(self.copy_bytes_per_s, other.copy_bytes_per_s))
 
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True):

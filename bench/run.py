@@ -223,7 +223,9 @@ class Runner:
         for case in group.cases:
             limit = self._out_of_memory.get(case.kernel)
             if limit is not None and case.min_bytes >= limit and case.id not in self.measurements:
-                self._record(Measurement(case=case.id, status="skipped", reason="this kernel ran out of memory at a smaller problem already"))
+                self._record(
+                    Measurement(case=case.id, status="skipped", reason="this kernel ran out of memory at a smaller problem already")
+                )
 
     def _budget_left(self) -> float | None:
         budget = self.settings.budget_s

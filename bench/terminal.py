@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -100,26 +100,36 @@ def summary(console: Console, results: pd.DataFrame, winners: pd.DataFrame) -> N
     """The fastest exact kernel of every shape, what did not work, and how many cases ended how."""
     if len(winners):
         console.print(_winners_table(winners))
-    for row in results[results["status"].isin(["wrong", "failed", "timeout", "invalid"])].itertuples():
-        console.print(f"[{STYLES[row.status]}]{row.status}[/] {escape(f'{row.kernel} at {row.label}: {row.reason}')}", highlight=False)
+    for row in results[results["status"].isin(["wrong", "failed", "timeout", "invalid"])].to_dict("records"):
+        told = f"{row['kernel']} at {row['label']}: {row['reason']}"
+        console.print(f"[{STYLES[row['status']]}]{row['status']}[/] {escape(told)}", highlight=False)
     counts = Counter(results["status"])
     told = [f"{counts[status]} {status}" for status in (*STATUSES, "missing") if counts[status]]
     console.print(f"{len(results)} cases: {', '.join(told)}", highlight=False)
 
 
 def _winners_table(winners: pd.DataFrame) -> Table:
-    table = Table(title="Fastest exact kernel per shape (speedup against the baseline, by paired rounds)", title_justify="left")
-    for name, justify in (("operator", "left"), ("shape", "left"), ("fastest", "left"), ("latency", "right"), ("speedup", "right"), ("against", "left"), ("next", "left")):
-        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=name in ("latency", "speedup"))
-    for row in winners[~winners["approximate"]].itertuples():
-        tie = " (tie)" if row.tie else ""
-        speedup = f"{row.speedup:.2f}×" if row.speedup == row.speedup else "–"
-        cells: Sequence[str] = (
-            row.operator, row.label, row.kernel.partition("/")[2] + tie, seconds(row.latency_s), speedup,
-            str(row.baseline).partition("/")[2], str(row.runner_up or "–").partition("/")[2] or "–",
+    import pandas as pd  # only here: progress must be there at once
+
+    table = Table(title="Fastest exact kernel per shape", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("operator", "shape", "fastest", "next"):
+        table.add_column(name)
+    for name in ("latency", "speedup"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("against")
+    for row in winners[winners["division"] == "exact"].to_dict("records"):
+        fastest, runner_up = _short(row["kernel"]), _short(row["runner_up"])
+        speedup = f"{row['speedup']:.2f}×" if pd.notna(row["speedup"]) else "–"
+        cells = (
+            row["operator"], row["label"], f"{fastest} = {runner_up}" if row["tie"] else fastest, "tie" if row["tie"] else runner_up,
+            seconds(row["latency_s"]), speedup, _short(row["baseline"]),
         )  # fmt: skip
         table.add_row(*(escape(cell) for cell in cells))
     return table
+
+
+def _short(kernel: object) -> str:
+    return kernel.partition("/")[2] if isinstance(kernel, str) else "–"
 
 
 def seconds(value: float) -> str:

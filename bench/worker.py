@@ -59,7 +59,9 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
     kernels = registry.load([Path(path) for path in request.load])
     device = torch.device(request.device)
     clock = CudaClock(device) if device.type == "cuda" else CpuClock()
-    instruments = Instruments(clock=clock, meter=find_meter(device), watch=find_watch(device), ceilings=lambda dtype: ceiling.measure(device, [dtype]))
+    instruments = Instruments(
+        clock=clock, meter=find_meter(device), watch=find_watch(device), ceilings=lambda dtype: ceiling.measure(device, [dtype])
+    )
     with Recorder(Path(request.recorder)) as recorder:
         measurer = GroupMeasurer(request, kernels, channel, recorder, instruments, stop)
         measurer.phases_s["start"] = time.perf_counter() - started

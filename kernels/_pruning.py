@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
+import torch
 
 KEPT_SHARE = 0.5
 WIDE = 1024
@@ -28,4 +25,5 @@ def strongest(scores: torch.Tensor, count: int) -> torch.Tensor:
 
 def row_norms(matrix: torch.Tensor) -> torch.Tensor:
     """Euclidean length of each row, in float32."""
-    return matrix.float().norm(dim=1)
+    lengths: torch.Tensor = torch.linalg.vector_norm(matrix.float(), dim=1)
+    return lengths

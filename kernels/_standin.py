@@ -49,7 +49,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
 
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, fullname: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
         if fullname.partition(".")[0] in self.names:
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         return None
@@ -62,11 +62,12 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 @contextmanager
-def standing_in(*names: str) -> Iterator[None]:
+def standing_in(*names: str, forgetting: Sequence[str] = ()) -> Iterator[None]:
     """Inside, importing one of `names` or a submodule gives an empty stand-in, unless it is loaded already.
 
-    On leaving, the stand-ins and every module that was imported meanwhile are forgotten, so that nobody builds
-    with them by mistake: a later import starts afresh and gets the real thing.
+    On leaving, the stand-ins are forgotten, and so is every module imported meanwhile that holds one or whose name
+    starts with one of `forgetting`: a module may hold a stand-in by way of another. Nobody builds with them by
+    mistake, since a later import starts afresh and gets the real thing.
     """
     absent = [name for name in names if name not in sys.modules]
     before = set(sys.modules)
@@ -77,9 +78,18 @@ def standing_in(*names: str) -> Iterator[None]:
     finally:
         sys.meta_path.remove(finder)
         for name in set(sys.modules) - before:
-            if isinstance(sys.modules[name], _StandIn) or _holds_stand_in(sys.modules[name]):
-                del sys.modules[name]
+            if name.startswith(tuple(forgetting)) or _is_touched(sys.modules[name]):
+                _forget(name)
 
 
-def _holds_stand_in(module: ModuleType) -> bool:
-    return any(isinstance(item, _StandIn | _Anything) for item in vars(module).values())
+def _is_touched(module: ModuleType) -> bool:
+    return isinstance(module, _StandIn) or any(isinstance(item, _StandIn | _Anything) for item in vars(module).values())
+
+
+def _forget(name: str) -> None:
+    """Also as an attribute of its package, where `from package import module` would still find it."""
+    module = sys.modules.pop(name)
+    package, _, short = name.rpartition(".")
+    parent = sys.modules.get(package)
+    if parent is not None and vars(parent).get(short) is module:
+        delattr(parent, short)

@@ -184,7 +184,9 @@ PRESETS = {
         Preset(
             name="translation",
             summary="cross-attention: another length for keys than for queries, padded",
-            problems=tuple(attention(batch=8, q_len=q, kv_len=kv, padding=True, **SEED_HEADS) for q, kv in ((64, 96), (128, 192), (1, 192))),
+            problems=tuple(
+                attention(batch=8, q_len=q, kv_len=kv, padding=True, **SEED_HEADS) for q, kv in ((64, 96), (128, 192), (1, 192))
+            ),
         ),
         Preset(
             name="question-answering",

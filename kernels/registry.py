@@ -29,6 +29,8 @@ ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SHORT_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 DIRECTIONS = ("forward", "backward")
 OPERATORS = ("attention", "feedforward", "layer")
+PLUGIN_PREFIX = "kerneldyno_plugin_"
+"""Modules of files given from outside are named so."""
 
 Inputs = Any  # one frozen subclass of Tensors per operator, beside its Problem
 Weights = Any  # likewise, for operators that have weights; None otherwise
@@ -359,7 +361,8 @@ def load(extra: Sequence[Path] = (), *, declarations_only: bool = False) -> dict
     that exists.
     """
     if declarations_only:
-        with standing_in("torch", "triton", "onnx", "onnxruntime", "torchao", "jax"):
+        heavy = ("torch", "triton", "onnx", "onnxruntime", "torchao", "jax")
+        with standing_in(*heavy, forgetting=(f"{__package__}.", PLUGIN_PREFIX)):
             return load(extra)
     kernels: dict[str, Kernel] = {}
     for module in _shipped_modules():
@@ -398,7 +401,7 @@ def _plugin_module(path: Path) -> ModuleType:
     """The module of a file given from outside, under a name of its own."""
     if not path.is_file():
         raise KernelFileError(f"--load {path.name}: there is no such file: give the path of a Python file")
-    name = f"kerneldyno_plugin_{path.stem}"
+    name = f"{PLUGIN_PREFIX}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise KernelFileError(f"--load {path.name}: not a Python file: its name must end in .py")
@@ -410,6 +413,6 @@ def _plugin_module(path: Path) -> ModuleType:
         raise KernelFileError(f"--load {path.name}: {error}") from error
     except SyntaxError as error:
         raise KernelFileError(f"--load {path.name}: does not parse: {error.msg} (line {error.lineno})") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise KernelFileError(f"--load {path.name}: raised {type(error).__name__} on import: {error}") from error
     return module

@@ -86,16 +86,18 @@ def dots(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None =
     best_last = sorted(drawable(frame, quantity), key=lambda row: row[quantity.column], reverse=quantity.better == "lower")
     looks = looks or looks_of(frame)
     divisor, unit = _scale(best_last, quantity)
+    names = [row["kernel"] for row in best_last]
+    kernels = {"type": "category", "automargin": True, "tickvals": names, "ticktext": [_tick(name) for name in names]}
     traces = []
     for row in best_last:
         point = {
             "x": [row[quantity.column] / divisor],
-            "y": [_tick(row["kernel"])],
+            "y": [row["kernel"]],
             "error_x": _whiskers([row], quantity, divisor),
             "mode": "markers",
         }
         traces.append(_trace(row["kernel"], [row], looks[row["kernel"]], quantity) | point)
-    return _figure(traces, _axis(best_last, quantity, divisor, unit), {"type": "category", "automargin": True})
+    return _figure(traces, _axis(best_last, quantity, divisor, unit), kernels)
 
 
 def speed_against_error(frame: Results, looks: Mapping[str, Style] | None = None) -> Figure:

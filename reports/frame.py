@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+
 from kerneldyno.bench import journal, stats
 
 from .columns import COLUMNS

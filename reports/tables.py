@@ -13,6 +13,7 @@ from .frame import rows
 
 if TYPE_CHECKING:
     import pandas as pd
+
     from kerneldyno.bench.records import Measurement
 
     from .shapes import Grid

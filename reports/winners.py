@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+
 from kerneldyno.bench import stats
 from kerneldyno.bench.records import Case, Measurement
 from kerneldyno.bench.stats import Interval

@@ -46,7 +46,6 @@ def _native_peak(call: Callable[[], object]) -> Peak:
         import memray
     except ImportError:
         return Peak(None, "not measured: memray is not installed (pip install 'kerneldyno[run]'; it exists for Linux and macOS)")
-    gc.collect()
     with tempfile.TemporaryDirectory(prefix="kerneldyno-") as folder:
         trace = Path(folder) / "trace"
         with memray.Tracker(trace, native_traces=False):

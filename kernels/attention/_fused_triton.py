@@ -3,6 +3,8 @@
 One program computes BT queries of one head against all keys that they see, with the online softmax of FlashAttention-2
 (Dao, arXiv 2307.08691) in base 2. In comments: T queries, S keys, D head_dim; BT, BS, BD their tiles.
 """
+# ruff: noqa: N803, PLW2901
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
@@ -25,33 +27,41 @@ class Tile:
     stages: int
 
 
-def offered(head_dim: int, item_bytes: int, capability: tuple[int, int]) -> dict[int, Tile]:
-    """Tiles by the largest number of queries they are meant for; the last is for all others.
+LIMITS = (16, 256, 1 << 62)
+"""Numbers of queries up to which the first, second and third tile of a row below are meant."""
 
-    Shared memory per block: 227 KB on sm_90 and sm_100, 163 KB on sm_80, 99 KB on the consumer cards between them.
-    Matrix products in full float32 run without tensor cores, on registers: their tiles are small.
-    """
-    width = 64 if head_dim <= 64 else 128 if head_dim <= 128 else 256
-    small = capability not in ((8, 0), (8, 7), (9, 0), (10, 0), (10, 3))
-    if item_bytes == 4:
-        few, many = {64: (Tile(16, 32, 4, 2), Tile(64, 32, 4, 2)), 128: (Tile(16, 32, 4, 2), Tile(32, 32, 4, 2)), 256: (Tile(16, 16, 4, 2), Tile(16, 16, 4, 2))}[width]
-        return {16: few, LAST: many}
-    few = {64: Tile(16, 128, 4, 3), 128: Tile(16, 64, 4, 3), 256: Tile(16, 32, 4, 3)}[width]
-    some = {64: Tile(64, 64, 4, 3), 128: Tile(64, 64, 4, 2), 256: Tile(64, 32, 4, 2)}[width]
-    if capability[0] >= 9 and not small:
-        many = {64: Tile(128, 128, 8, 3), 128: Tile(128, 128, 8, 2), 256: Tile(128, 64, 8, 2)}[width]
-    else:
-        many = {64: Tile(128, 64, 4, 3), 128: Tile(128, 32 if small else 64, 8, 2), 256: Tile(64, 32, 8, 2)}[width]
-    return {16: few, 256: some, LAST: many}
+HOPPER = {
+    64: (Tile(16, 128, 4, 3), Tile(64, 64, 4, 3), Tile(128, 128, 8, 3)),
+    128: (Tile(16, 64, 4, 3), Tile(64, 64, 4, 2), Tile(128, 128, 8, 2)),
+    256: (Tile(16, 32, 4, 3), Tile(64, 32, 8, 2), Tile(128, 64, 8, 2)),
+}
+"""16-bit tiles by head_dim, for up to 227 KB of shared memory: sm_90 and sm_100."""
+
+AMPERE = {
+    64: (Tile(16, 128, 4, 3), Tile(64, 64, 4, 3), Tile(128, 64, 8, 2)),
+    128: (Tile(16, 64, 4, 2), Tile(64, 32, 4, 3), Tile(128, 32, 8, 3)),
+    256: (Tile(16, 32, 4, 3), Tile(64, 32, 8, 2), Tile(64, 32, 8, 2)),
+}
+"""16-bit tiles for all other cards: they fit 99 KB, which consumer cards have, too."""
+
+REGISTERS = {
+    64: (Tile(16, 32, 4, 2), Tile(32, 32, 4, 2), Tile(64, 32, 8, 2)),
+    128: (Tile(16, 32, 4, 2), Tile(32, 32, 8, 2), Tile(32, 32, 8, 2)),
+    256: (Tile(16, 16, 8, 2), Tile(16, 16, 8, 2), Tile(16, 16, 8, 2)),
+}
+"""float32 tiles: full precision does without tensor cores and works on registers."""
 
 
-LAST = 1 << 62
+def offered(head_dim: int, item_bytes: int, capability: tuple[int, int]) -> tuple[Tile, Tile, Tile]:
+    """The tiles for few, some and many queries."""
+    table = REGISTERS if item_bytes == 4 else HOPPER if capability[0] in (9, 10) else AMPERE
+    return next(table[width] for width in sorted(table) if head_dim <= width)
 
 
 def tile(queries: int, head_dim: int, item_bytes: int, capability: tuple[int, int]) -> Tile:
     """The offered tile that goes with so many queries."""
     choice = offered(head_dim, item_bytes, capability)
-    return next(choice[limit] for limit in sorted(choice) if queries <= limit)
+    return next(choice[i] for i, limit in enumerate(LIMITS) if queries <= limit)
 
 
 @triton.jit

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def sight(problem: Attention, device: torch.device) -> Callable[[AttentionInputs], torch.Tensor | None]:
     """inputs -> bool mask broadcastable to [batch, heads, q_len, kv_len], or None; its causal part is made now."""
-    causal = problem.causal_mask(device) if problem.causal else None
+    causal = problem.causal_mask(device) if problem.triangular else None
 
     def visible(inputs: AttentionInputs) -> torch.Tensor | None:
         padding = None if inputs.lengths is None else problem.padding_mask(inputs.lengths)
@@ -30,9 +30,8 @@ def sdpa_arguments(problem: Attention, device: torch.device) -> Callable[[Attent
 
     Its is_causal aligns to the top left, ours to the end: where the two differ, the mask is explicit.
     """
-    features = problem.features
-    if features == {"causal"} and not problem.cross:
-        square = {"is_causal": True, "enable_gqa": problem.grouped}
+    if problem.features == {"causal"} and problem.triangular and not problem.cross:
+        square = {"attn_mask": None, "is_causal": True, "enable_gqa": problem.grouped}
         return lambda _: square
     visible = sight(problem, device)
 

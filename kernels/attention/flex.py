@@ -69,7 +69,7 @@ def _adding(bias: torch.Tensor) -> Callable[..., torch.Tensor]:
 
 def _mask(problem: Attention, device: torch.device) -> Callable[[AttentionInputs], BlockMask | None]:
     """inputs -> map of blocks, or None where every query sees every key."""
-    if not (problem.causal or problem.padding):
+    if not (problem.triangular or problem.padding):
         return lambda _: None
     if not problem.padding:
         fixed = block_mask(problem, torch.full((1,), problem.kv_len, device=device), lengths_matter=False)

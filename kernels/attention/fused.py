@@ -36,8 +36,8 @@ def fused(problem: Attention, setup: Setup) -> Run:
     cut: Tile = tile(problem.q_len, problem.head_dim, ITEM_BYTES[problem.dtype], capability)
 
     def run(inputs: AttentionInputs) -> torch.Tensor:
-        with torch.cuda.device_of(inputs.q):  # Triton launches on the current device
-            return attend(inputs.q, inputs.k, inputs.v, inputs.lengths, scale=problem.scale, causal=problem.causal, cut=cut)
+        with torch.cuda.device_of(inputs.q):  # type: ignore[no-untyped-call] # Triton launches on the current device
+            return attend(inputs.q, inputs.k, inputs.v, inputs.lengths, scale=problem.scale, causal=problem.triangular, cut=cut)
 
     run(setup.calibration)
     return run

@@ -54,15 +54,16 @@ def int8(problem: Attention, setup: Setup) -> Run:
     One ONNX graph. Weights × v stay in float: rounding the weights to 8 bit doubled the error and saved nothing.
     """
     visible = sight(problem, setup.device)
-    fixed = _additive(problem.causal_mask(setup.device), None) if problem.features == {"causal"} else None
+    constant_mask = problem.triangular and problem.features == {"causal"}
+    fixed = _additive(problem.causal_mask(setup.device), None) if constant_mask else None
     clear = blind(problem)
-    names = ["q", "k", "v"] + (["mask"] if problem.features else [])
+    names = ["q", "k", "v"] + (["mask"] if problem.masked else [])
     loaded = session(graph(problem, signed_keys=_signed_is_exact(setup)), setup, names, "output")
 
     def run(inputs: AttentionInputs) -> torch.Tensor:
         feeds = {"q": inputs.q, "k": inputs.k, "v": inputs.v}
         mask = visible(inputs) if fixed is None else None
-        if problem.features:
+        if problem.masked:
             feeds["mask"] = _additive(mask, inputs.bias) if fixed is None else fixed
         output = loaded.run(feeds, torch.empty(inputs.q.shape, dtype=inputs.q.dtype))
         if clear and mask is not None:
@@ -119,7 +120,7 @@ def graph(problem: Attention, *, signed_keys: bool) -> onnx.ModelProto:
         node("Mul", ["q_in_step", "scale"], ["q_step"]),
         node("Mul", ["q_step", "k_step"], ["steps"]),
         node("Mul", ["raw", "steps"], ["scores"]),
-        *_masking(bool(problem.features)),
+        *_masking(problem.masked),
         node("Softmax", ["masked"], ["weights"], axis=-1),
         node("MatMul", ["weights", "v_wide"], ["mixed"]),
         node("Reshape", ["mixed", "q_shape"], ["output_wide"]),
@@ -132,7 +133,7 @@ def graph(problem: Attention, *, signed_keys: bool) -> onnx.ModelProto:
     constants += [constant("last", torch.tensor([3])), constant("tokens", torch.tensor([2]))]
     constants += [constant("zero_point", torch.tensor(128, dtype=torch.uint8))]
     inputs = [value("q", problem.dtype, q_shape), value("k", problem.dtype, kv_shape), value("v", problem.dtype, kv_shape)]
-    if problem.features:
+    if problem.masked:
         inputs.append(value("mask", "float32", ["mask_batch", "mask_heads", "mask_rows", problem.kv_len]))
     return model(nodes, inputs, value("output", problem.dtype, q_shape), constants)
 

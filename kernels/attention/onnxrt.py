@@ -33,8 +33,8 @@ def onnxrt(problem: Attention, setup: Setup) -> Run:
     from onnx import helper
 
     arguments = sdpa_arguments(problem, setup.device)
-    causal = bool(arguments(setup.calibration).get("is_causal"))
-    masked = bool(problem.features) and not causal
+    first = arguments(setup.calibration)
+    causal, masked = bool(first.get("is_causal")), first["attn_mask"] is not None
     names = ["q", "k", "v"] + (["mask"] if masked else [])
     q_shape = [problem.batch, problem.heads, problem.q_len, problem.head_dim]
     kv_shape = [problem.batch, problem.kv_heads, problem.kv_len, problem.head_dim]

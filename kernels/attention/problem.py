@@ -99,6 +99,16 @@ class Attention(Problem):
         return self.q_len != self.kv_len
 
     @property
+    def triangular(self) -> bool:
+        """`causal` hides something: a single query, at the end of all keys, sees them all."""
+        return self.causal and self.q_len > 1
+
+    @property
+    def masked(self) -> bool:
+        """Something is added to scores or hides them."""
+        return self.triangular or bool(self.features - {"causal"})
+
+    @property
     def scale(self) -> float:
         """What scores are multiplied with."""
         return 1 / math.sqrt(self.head_dim)
@@ -162,7 +172,7 @@ class Attention(Problem):
     def visible(self, inputs: AttentionInputs, batch: slice = ALL, heads: slice = ALL, rows: slice = ALL) -> torch.Tensor | None:
         """bool, broadcastable to [batch, heads, q_len, kv_len] or the given part of it; None when every query sees every key."""
         masks = []
-        if self.causal:
+        if self.triangular:
             masks.append(self.causal_mask(inputs.q.device, rows))
         if inputs.lengths is not None:
             masks.append(self.padding_mask(inputs.lengths[batch]))
@@ -229,8 +239,8 @@ class Attention(Problem):
         """
         twice_pairs = 0
         for length in self.lengths():
-            seeing = min(self.q_len, self.kv_len) if self.causal else self.q_len
-            cut = max(0, length - (self.kv_len - seeing)) if self.causal else 0
+            seeing = min(self.q_len, self.kv_len) if self.triangular else self.q_len
+            cut = max(0, length - (self.kv_len - seeing)) if self.triangular else 0
             twice_pairs += 2 * seeing * length - cut * cut
         forward = 2 * self.heads * self.head_dim * twice_pairs
         return forward * 7 // 2 if self.direction == "backward" else forward

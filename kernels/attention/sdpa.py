@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from ..registry import Device, Run, Setup, kernel
+from ..registry import ITEM_BYTES, Device, Run, Setup, kernel
 from ._masks import blind, sdpa_arguments
 from .problem import Attention, AttentionInputs
 
@@ -15,7 +15,7 @@ BOTH = ("forward", "backward")
 
 def needs_mask(problem: Attention) -> bool:
     """Whether SDPA must be given an explicit mask: its own causal mode is for equal lengths."""
-    return bool(problem.features - {"causal"}) or (problem.causal and problem.cross)
+    return bool(problem.features - {"causal"}) or (problem.triangular and problem.cross)
 
 
 def flash_refuses(problem: Attention, device: Device) -> str | None:
@@ -35,16 +35,20 @@ def flash_refuses(problem: Attention, device: Device) -> str | None:
 
 def efficient_refuses(problem: Attention, device: Device) -> str | None:  # noqa: ARG001
     """What PyTorch's memory-efficient backend does not take."""
+    multiple = 16 // ITEM_BYTES[problem.dtype]
     if problem.grouped:
         return "the memory-efficient backend takes no grouped-query heads"
+    if problem.head_dim % multiple:
+        return f"the memory-efficient backend takes head_dim in multiples of {multiple} for {problem.dtype}, not {problem.head_dim}"
     return None
 
 
 def cudnn_refuses(problem: Attention, device: Device) -> str | None:
-    """What PyTorch's cuDNN backend does not take."""
-    limit = 256 if device.capability and device.capability >= (9, 0) and problem.direction == "forward" else 128
-    if problem.head_dim > limit or problem.head_dim % 8:
-        return f"the cuDNN backend takes head_dim in multiples of 8 up to {limit} here, not {problem.head_dim}"
+    """What PyTorch's cuDNN backend does not take, whatever the versions: some take larger heads on some cards."""
+    if problem.head_dim > 128 or problem.head_dim % 8:
+        return f"the cuDNN backend takes head_dim in multiples of 8 up to 128, not {problem.head_dim}"
+    if problem.kv_len == 1:
+        return "the cuDNN backend does not take a single key"
     if device.capability and device.capability < (8, 0):
         return "the cuDNN backend needs a GPU of compute capability 8.0 or newer"
     return None
@@ -98,9 +102,15 @@ def _through_sdpa(problem: Attention, setup: Setup, backend: str | None = None) 
 
     def force(inputs: AttentionInputs) -> torch.Tensor:
         with sdpa_kernel(only):
-            return choose(inputs)
+            return choose(_with_rows(inputs) if setup.device.type == "cuda" else inputs)
 
     return force
+
+
+def _with_rows(inputs: AttentionInputs) -> AttentionInputs:
+    """The inputs as CUDA's backends take them, with the numbers of one token side by side; copied only where they are not."""
+    apart = {name: tensor.contiguous() for name in ("q", "k", "v") if (tensor := getattr(inputs, name)).stride(-1) != 1}
+    return inputs.replace(**apart) if apart else inputs
 
 
 def _without_blind_rows(output: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -35,12 +35,13 @@ def fused(problem: FeedForward, setup: Setup) -> Run:
         x = inputs.x.reshape(-1, problem.dim)
         if x.stride(1) != 1:
             x = x.contiguous()
-        with torch.cuda.device_of(x):  # Triton launches on the current device
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call] # Triton launches on the current device
             h = x
             if weights.norm_weight is not None:
                 h = _fused_triton.normalize(x, weights.norm_weight, weights.norm_bias, NORMS[problem.norm])
-            gate = {"gate": weights.w_gate, "gate_bias": weights.b_gate, "activation": problem.activation}
-            a = _fused_triton.linear(h, weights.w1, weights.b1, **gate)
+            a = _fused_triton.linear(
+                h, weights.w1, weights.b1, gate=weights.w_gate, gate_bias=weights.b_gate, activation=problem.activation
+            )
             y = _fused_triton.linear(a, weights.w2, weights.b2, residual=x if problem.residual else None)
         return y.view(inputs.x.shape)
 

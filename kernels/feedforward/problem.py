@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 
 from ..registry import ITEM_BYTES, SHORT_DTYPES, Problem, Tensors
 
@@ -177,7 +177,7 @@ class FeedForward(Problem):
         tokens = inputs.x.reshape(-1, self.dim)
         step = max(1, BLOCK_HIDDEN // weights.w1.shape[0])
         with torch.no_grad():
-            blocks = [self.formula(block.double(), wide) for block in tokens.split(step)]
+            blocks = [self.formula(block.double(), wide) for block in torch.split(tokens, step)]
         return torch.cat(blocks).view(inputs.x.shape)
 
     def naive(self, inputs: FeedForwardInputs, weights: FeedForwardWeights) -> torch.Tensor:  # type: ignore[override]

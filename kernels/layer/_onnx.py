@@ -32,7 +32,7 @@ def graph_run(problem: Layer, setup: Setup, weights: LayerWeights, linear_of: Ca
     y = g.layer_norm(y, weights.norm2_weight, weights.norm2_bias, EPSILON)
     y = y if dtype == problem.dtype else g.cast(y, problem.dtype)
     rows = (problem.tokens, problem.dim)
-    inputs = {"x": (problem.dtype, rows)}
+    inputs: dict[str, tuple[str, tuple[int, ...]]] = {"x": (problem.dtype, rows)}
     if masked:
         inputs["mask"] = ("bool", (problem.batch if problem.padding else 1, 1, problem.seq_len, problem.seq_len))
     runtime = session(g.finished(inputs, y, problem.dtype, rows), setup, list(inputs), "y")

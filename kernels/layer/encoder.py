@@ -46,6 +46,7 @@ def encoder(problem: Layer, setup: Setup) -> Run:
         hidden = causal if inputs.mask is None else ~inputs.mask
         padded = None if inputs.lengths is None else position >= inputs.lengths[:, None]
         with torch.no_grad():  # the fast path is for inference only
-            return layer(inputs.x, src_mask=hidden, src_key_padding_mask=padded)
+            output: torch.Tensor = layer(inputs.x, src_mask=hidden, src_key_padding_mask=padded)
+        return output
 
     return run

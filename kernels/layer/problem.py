@@ -190,7 +190,7 @@ class Layer(Problem):
         x = inputs.x
         qkv = project_in(x) if project_in else F.linear(x, weights.w_qkv, weights.b_qkv)
         # [batch, seq_len, 3, heads, head_dim] -> three of [batch, heads, seq_len, head_dim], not copied
-        q, k, v = qkv.unflatten(-1, (3, -1, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = qkv.view(*x.shape[:2], 3, -1, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         mask = None if inputs.mask is None else inputs.mask[None, None]
         attended = attend(AttentionInputs(q=q, k=k, v=v, mask=mask, lengths=inputs.lengths))
         merged = attended.transpose(1, 2).flatten(2)
@@ -226,7 +226,7 @@ class Layer(Problem):
                 feed=lambda z: network.naive(FeedForwardInputs(x=z), weights.feedforward),
             )
 
-    def compared(self, output: torch.Tensor, inputs: LayerInputs) -> torch.Tensor:  # type: ignore[override]
+    def compared(self, output: torch.Tensor, inputs: LayerInputs) -> torch.Tensor:
         """Zeroes the padded tokens: PyTorch's layer leaves anything there."""
         if inputs.lengths is None:
             return output

@@ -27,14 +27,14 @@ def pruned_weights(problem: Layer, weights: LayerWeights) -> LayerWeights:
     heads = strongest(scores, max(1, problem.heads // 2))
 
     def of_heads(rows: torch.Tensor, groups: int) -> torch.Tensor:
-        return rows.unflatten(0, (groups, problem.heads, size))[:, heads].flatten(0, 2).contiguous()
+        return rows.view(groups, problem.heads, size, *rows.shape[1:])[:, heads].flatten(0, 2).contiguous()
 
     neuron_scores = row_norms(weights.w1) * row_norms(weights.w2.t())
     neurons = strongest(neuron_scores, kept_count(len(neuron_scores)))
     return weights.replace(
         w_qkv=of_heads(weights.w_qkv, 3),
         b_qkv=of_heads(weights.b_qkv, 3),
-        w_out=of_heads(weights.w_out.t(), 1).t().contiguous(),
+        w_out=of_heads(weights.w_out.t().contiguous(), 1).t().contiguous(),
         w1=weights.w1[neurons].contiguous(),
         b1=weights.b1[neurons].contiguous(),
         w2=weights.w2[:, neurons].contiguous(),

@@ -31,7 +31,9 @@ def _no_grad():
 class Bench:
     """A group measured in this process, with everything that was said kept."""
 
-    def __init__(self, tmp_path, builds, *, clock, protocol="smoke", watch=None, stop=lambda: False, ceilings=None, second_look=None, **declared):
+    def __init__(
+        self, tmp_path, builds, *, clock, protocol="smoke", watch=None, stop=lambda: False, ceilings=None, second_look=None, **declared
+    ):
         self.kernels = {}
         for build in builds:
             made = kernel(Attention, **declared)(build)
@@ -90,7 +92,15 @@ def test_samples_are_what_the_clock_said(tmp_path):
         assert len(process.samples_s) >= PROTOCOLS["smoke"].min_samples
         assert process.rounds == sorted(process.rounds)
         assert process.warmup_calls > 0
-    assert [phase for name, phase in bench.phases if name == "fast"] == ["build", "check", "memory", "warmup", "timing", "energy", "recheck"]
+    assert [phase for name, phase in bench.phases if name == "fast"] == [
+        "build",
+        "check",
+        "memory",
+        "warmup",
+        "timing",
+        "energy",
+        "recheck",
+    ]
 
 
 def test_a_steady_kernel_stops_at_the_target_and_a_noisy_one_at_the_cap(tmp_path):

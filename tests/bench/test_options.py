@@ -20,7 +20,9 @@ def axes(**given_):
 
 
 def test_lists_become_values():
-    found = axes(batch="1,4", seq_len=" 128 ,512", dtype="bf16,float32", causal=False, others=["head-dim=64,128", "gated=true", "norm=none"])
+    found = axes(
+        batch="1,4", seq_len=" 128 ,512", dtype="bf16,float32", causal=False, others=["head-dim=64,128", "gated=true", "norm=none"]
+    )
     assert found == {
         "batch": [1, 4],
         "seq_len": [128, 512],

@@ -100,7 +100,9 @@ def test_kill_nine_and_resume_measures_only_what_is_missing(tmp_path):
     for case, measurement in before.items():
         assert after.measurements[case].processes == measurement.processes
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    measured = Counter(line["record"]["measurement"]["case"] for line in lines if "measurement" in json.dumps(line) and "measurement" in line["record"])
+    measured = Counter(
+        line["record"]["measurement"]["case"] for line in lines if "measurement" in json.dumps(line) and "measurement" in line["record"]
+    )
     assert set(measured.values()) == {1}
     assert (folder / "report.html").exists()
 
@@ -148,7 +150,21 @@ def test_a_second_run_on_the_same_device_is_refused(tmp_path):
 
 
 def test_workers_die_with_their_parent(tmp_path):
-    child = cli("run", "--operator", "attention", "--kernels", "hangs", "--load", str(PLUGIN), "--seq-len", "32", "--out", str(tmp_path / "run"), "--device", "cpu")
+    child = cli(
+        "run",
+        "--operator",
+        "attention",
+        "--kernels",
+        "hangs",
+        "--load",
+        str(PLUGIN),
+        "--seq-len",
+        "32",
+        "--out",
+        str(tmp_path / "run"),
+        "--device",
+        "cpu",
+    )
     deadline = time.monotonic() + 60
     workers = []
     while time.monotonic() < deadline and not workers:
@@ -170,5 +186,3 @@ def _alive(pid):
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-

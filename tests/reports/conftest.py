@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from kerneldyno.bench.journal import Journal, Run, read
 from kerneldyno.bench.records import (
     PROTOCOLS,
@@ -180,3 +182,17 @@ def rich(rich_folder: Path) -> Run:
 def rich_copy(rich_folder: Path, tmp_path: Path) -> Path:
     """A copy of the rich run folder that a test may write to."""
     return Path(shutil.copytree(rich_folder, tmp_path / "rich"))
+
+
+@pytest.fixture(scope="session")
+def made() -> SimpleNamespace:
+    """The functions that make the parts of a run, for tests that need a run of their own."""
+    return SimpleNamespace(
+        case=make_case,
+        process=make_process,
+        measured=measured,
+        run=make_run,
+        ceilings=CEILINGS,
+        hostile=HOSTILE,
+        attention=list(attention_shapes()),
+    )

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+
 from kerneldyno.bench.instruments import ceiling
 from kerneldyno.bench.instruments.clock import FakeClock
 

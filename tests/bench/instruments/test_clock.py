@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kerneldyno.bench.instruments.clock import CpuClock, CudaClock, FakeClock
 
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
@@ -38,6 +39,7 @@ def test_the_virtual_clock_plays_its_noise_once() -> None:
     assert seconds == pytest.approx([3.0, 1.0, 2.0])
 
 
+@settings(deadline=None)
 @given(call_s=st.floats(1e-9, 10.0), resolution_s=st.floats(1e-9, 1e-4))
 def test_a_sample_on_the_cpu_is_as_long_as_it_must_be_and_no_longer(call_s: float, resolution_s: float) -> None:
     calls = FakeClock(resolution_s=resolution_s).calls_for(call_s)

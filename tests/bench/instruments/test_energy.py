@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from kerneldyno.bench.instruments import energy, nvml
 from kerneldyno.bench.instruments.energy import FakeMeter, NoMeter, NvmlMeter, RaplMeter, find_meter, measure_power
 

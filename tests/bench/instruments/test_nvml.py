@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from kerneldyno.bench.instruments import nvml
 
 A, B, C = "GPU-aaaa1111-0000-0000-0000-000000000000", "GPU-bbbb2222-0000-0000-0000-000000000000", "GPU-aaaa3333-0000-0000-0000-000000000000"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from kerneldyno.bench.instruments import processor
 
 X86 = """processor\t: 0

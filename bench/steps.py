@@ -1,0 +1,94 @@
+"""The steps of one contender outside the rounds: build, check, count memory, warm up, count energy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from . import check
+from .contender import Contender, Pool
+from .instruments.clock import Clock
+from .instruments.energy import PowerMeter, measure_power
+from .instruments.memory import peak_of
+from .records import Energy
+
+WARMUP_WINDOW_S = 0.03
+ENERGY_WINDOW_S = {"auto": 1.0, "on": 5.0}
+
+
+def build(contender: Contender, truth: check.Truth, clock: Clock, cache: Literal["cold", "warm"]) -> None:
+    """Build and call once: compilers do their work at the first call."""
+    started = time.perf_counter()
+    contender.run = contender.kernel.build(contender.problem, contender.setup)
+    built = time.perf_counter()
+    inputs = contender.prepared(truth.inputs)
+    prepared = time.perf_counter()
+    contender.run(inputs)
+    clock.synchronize()
+    measurement, weights = contender.measurement, contender.setup.weights
+    measurement.build_s = time.perf_counter() - prepared + built - started
+    measurement.build_cache = cache
+    if contender.kernel.prepare:
+        measurement.prepare_s = prepared - built
+        measurement.prepare_bytes = getattr(inputs, "nbytes", None)
+    measurement.weight_bytes = int(getattr(contender.run, "weight_bytes", weights.nbytes if weights is not None else 0))
+
+
+def check_output(contender: Contender, truths: Sequence[check.Truth]) -> None:
+    """Raise WrongOutput unless the kernel is right, and behaves."""
+    answer = check.behaves(contender.whole, truths[0], truths[1].inputs)
+    verified = check.verify(answer, contender.kernel, contender.setup, truths[0])
+    contender.measurement.errors = verified.errors
+    contender.measurement.distance = verified.distance
+
+
+def count_memory(contender: Contender, truth: check.Truth) -> None:
+    """Peak bytes of one call of its own; a runtime with an allocator of its own is built again without it."""
+    inputs, run, setup = contender.prepared(truth.inputs), contender.run, contender.setup
+    assert run is not None
+    foreign = contender.kernel.own_allocator
+    if foreign:
+        run = contender.kernel.build(contender.problem, replace(setup, arena=False))
+        run(inputs)
+    peak = peak_of(lambda: run(inputs), setup.device, foreign=foreign)
+    contender.measurement.peak_bytes, contender.measurement.peak_source = peak.bytes, peak.source
+
+
+def warm_up(contender: Contender, pool: Pool, clock: Clock, stop: Callable[[], bool]) -> None:
+    """Keep it busy until it is warm and its windows agree, or its patience is at an end."""
+    assert contender.run is not None
+    first = contender.slots(pool, pool.take(1))
+    contender.call_s = min(clock.time(contender.run, first, cold=False).seconds for _ in range(2))
+    window = max(clock.calls_for(contender.call_s), int(WARMUP_WINDOW_S / max(contender.call_s, 1e-9)), 1)
+    while not contender.warm.is_finished and not stop():
+        inputs = contender.slots(pool, pool.take(window))
+        contender.call_s = clock.time(contender.run, inputs, cold=False).seconds
+        contender.warm.add(contender.call_s, contender.call_s * window)
+        contender.warmup_calls += window
+    contender.calls = clock.calls_for(contender.call_s)
+
+
+def count_energy(contender: Contender, pool: Pool, clock: Clock, meter: PowerMeter, choice: Literal["auto", "off", "on"]) -> None:
+    """Power and energy while it runs back to back, or the reason why there are none."""
+    if choice == "off":
+        contender.measurement.energy = Energy(reason="not measured: --energy off")
+    elif meter.reason:
+        contender.measurement.energy = Energy(reason=meter.reason)
+    else:
+        contender.measurement.energy = measure_power(
+            lambda seconds: _back_to_back(contender, pool, clock, seconds), meter, ENERGY_WINDOW_S[choice]
+        )
+
+
+def _back_to_back(contender: Contender, pool: Pool, clock: Clock, seconds: float) -> tuple[int, float]:
+    """Call without a pause for so many seconds; return the number of calls and the seconds they took."""
+    assert contender.run is not None
+    calls, started = 0, clock.now()
+    while clock.now() - started < seconds:
+        for item in contender.slots(pool, pool.take(contender.calls)):
+            contender.run(item)
+        clock.synchronize()
+        calls += contender.calls
+    return calls, clock.now() - started

@@ -1,0 +1,209 @@
+"""The page in a real browser: no console message, no request, charts drawn, both widths, both schemes, without a script."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from kerneldyno.reports import page as report
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists() and not os.environ.get("CI"), reason=f"no Chromium at {CHROMIUM}: install Debian's chromium"),
+]
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def address(rich_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("browser") / "rich"
+    shutil.copytree(rich_folder, folder)
+    return report.render(folder).as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator[Open]:
+    """Opens the report; at the end asserts that the console stayed silent and nothing was fetched."""
+    said: list[str] = []
+    asked: list[str] = []
+    contexts: list[Any] = []
+
+    def opened(width: int = 1440, **settings: Any) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert {url for url in asked if not url.startswith("data:")} <= {address}
+
+
+def until(page: Page, expression: str, patience_s: float = 20.0) -> None:
+    """Wait for something to become true; asked from here, because the page's policy forbids Playwright's own way."""
+    give_up = time.monotonic() + patience_s
+    while not page.evaluate(expression):
+        assert time.monotonic() < give_up, f"never became true: {expression}"
+        page.wait_for_timeout(50)
+
+
+def draw(page: Page, selector: str = ".chart") -> None:
+    """Scroll to each chart, as a reader does, and wait until it is drawn."""
+    for chart in page.query_selector_all(selector):
+        chart.scroll_into_view_if_needed()
+    until(page, f"[...document.querySelectorAll({selector!r})].every((chart) => chart.querySelector('.main-svg'))")
+
+
+def color(page: Page, selector: str, attribute: str) -> str:
+    return str(page.eval_on_selector(selector, f"(element) => getComputedStyle(element).{attribute}"))
+
+
+def test_every_chart_is_really_drawn(open_page: Open) -> None:
+    page = open_page()
+    draw(page)
+    counts = page.eval_on_selector_all(".chart", "(charts) => charts.map((chart) => chart.querySelectorAll('.point').length)")
+    assert len(counts) == 30
+    assert min(counts) >= 4
+    sizes = page.eval_on_selector_all(".chart", "(charts) => charts.map((chart) => chart.querySelector('.main-svg').clientWidth)")
+    assert min(sizes) > 250
+    assert page.query_selector("script[src]") is None
+    assert "<script>" in (page.text_content("#latency") or "")  # the hostile name, as text
+
+
+def test_charts_are_drawn_when_first_seen_and_not_before(open_page: Open) -> None:
+    page = open_page()
+    page.wait_for_timeout(300)
+    assert page.query_selector("#memory .main-svg") is None
+    assert not page.evaluate("'Plotly' in window")
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+def test_the_page_never_scrolls_sideways(open_page: Open, width: int) -> None:
+    page = open_page(width)
+    for details in page.query_selector_all("details"):
+        details.evaluate("(element) => { element.open = true; }")
+    if width == 360:
+        draw(page, "#latency .chart")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    past_the_edge = """(all, width) => all
+        .filter((element) => !element.closest('.scroll') && element.getBoundingClientRect().right > width + 1)
+        .map((element) => element.outerHTML.slice(0, 80))"""
+    outside = page.eval_on_selector_all("main *", past_the_edge, width)
+    assert outside == []
+    assert page.is_visible("h1")
+
+
+def test_dark_follows_the_system_and_the_switch_wins(open_page: Open) -> None:
+    page = open_page(color_scheme="dark")
+    dark = color(page, "body", "backgroundColor")
+    draw(page, "#latency figure:first-child .chart")
+    line = ".chart[data-figure='latency-attention-0'] .trace path.js-line"
+    in_dark = color(page, line, "stroke")
+    page.select_option("#theme", "light")
+    until(page, f"getComputedStyle(document.querySelector(\"{line}\")).stroke !== '{in_dark}'")
+    light = color(page, "body", "backgroundColor")
+    assert (dark, light) == ("rgb(23, 26, 31)", "rgb(255, 255, 255)")
+    page.select_option("#theme", "dark")
+    assert color(page, "body", "backgroundColor") == dark
+
+
+def test_the_first_screen_reads_without_javascript(open_page: Open) -> None:
+    page = open_page(java_script_enabled=False)
+    assert "Fastest: sdpa for attention" in page.inner_text("h1")
+    assert page.is_visible("text=measured")
+    assert page.locator("#overview table.grid").count() == 3
+    assert "★" in page.inner_text("#overview table.grid >> nth=0")
+    assert not page.is_visible("#theme")
+    assert not page.is_visible("select[data-filter] >> nth=0")
+    assert not page.is_visible("#search")
+    page.click("#latency details.numbers >> nth=0 >> summary")
+    assert page.is_visible("#latency table.grid >> nth=0")
+
+
+def test_filters_hide_what_was_not_asked_for(open_page: Open) -> None:
+    page = open_page()
+    total = page.locator("#listing tbody tr").count()
+    page.select_option("select[data-filter=operator]", "layer")
+    assert page.locator("#overview table.grid:visible").count() == 1
+    kernels = page.locator("#listing tbody tr:visible td:first-child").all_inner_texts()
+    assert 0 < len(kernels) < total
+    assert all(name.startswith("layer/") for name in kernels)
+    page.select_option("select[data-filter=operator]", "")
+    page.select_option("select[data-filter=dtype]", "bfloat16")
+    assert page.locator("#overview table.grid >> nth=0 >> thead tr:last-child th:visible").all_inner_texts() == [
+        "batch × length",
+        "1 × 512",
+    ]
+    page.select_option("select[data-filter=dtype]", "")
+    page.fill("#search", "causal")
+    shapes = page.locator("#listing tbody tr:visible td:nth-child(2)").all_inner_texts()
+    assert shapes
+    assert all("causal" in shape for shape in shapes)
+    assert page.inner_text("#shown") == f"{len(shapes)} of {total} shown"
+
+
+def test_the_table_sorts_by_keyboard(open_page: Open) -> None:
+    page = open_page()
+    heading = page.locator("#listing th", has_text="latency")
+    heading.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "ascending"
+    keys = "(cells) => cells.map((cell) => Number(cell.dataset.key))"
+    ascending = page.eval_on_selector_all("#listing tbody td:nth-child(3)", keys)
+    assert ascending == sorted(ascending)
+    page.keyboard.press("Enter")
+    assert page.eval_on_selector_all("#listing tbody td:nth-child(3)", keys) == sorted(ascending, reverse=True)
+
+
+def test_the_legend_takes_a_kernel_out_and_the_shape_can_be_chosen(open_page: Open) -> None:
+    page = open_page()
+    draw(page, "#latency .block:first-of-type .chart")
+    traces = "document.querySelectorAll(\".chart[data-figure='latency-attention-0'] .scatterlayer .trace\").length"
+    before = page.evaluate(traces)
+    page.uncheck("#latency .legend input[value='attention/eager']")
+    until(page, f"{traces} === {before - 1}")
+    draw(page, "#error .block:first-of-type .chart")
+    page.select_option("#error select.shape >> nth=0", index=1)
+    chosen = page.eval_on_selector("#error select.shape", "(select) => select.selectedOptions[0].textContent")
+    assert page.inner_text("#error figcaption >> nth=0") == chosen
+
+
+def test_a_cell_leads_to_its_case_even_when_folded(open_page: Open) -> None:
+    page = open_page()
+    page.click("#overview td.skipped a >> nth=0")
+    target = page.locator(":target")
+    target.wait_for(state="visible")
+    assert "attention/" in target.inner_text()
+
+
+def test_the_results_can_be_saved(open_page: Open, tmp_path: Path) -> None:
+    page = open_page()
+    with page.expect_download() as waiting:
+        page.click("#download")
+    waiting.value.save_as(tmp_path / "saved.csv")
+    lines = (tmp_path / "saved.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("kernel,family,operator,device,status,reason")
+    assert len(lines) == 151

@@ -1,0 +1,99 @@
+"""The sentences of the page say what the tables hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kerneldyno.bench.journal import Run, read
+from kerneldyno.bench.records import Energy, Measurement
+from kerneldyno.reports import frame, method, summary
+
+
+@pytest.fixture(scope="module")
+def rows(rich: Run) -> list[dict[str, Any]]:
+    return frame.rows(frame.results(rich))
+
+
+def both(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    return frame.rows(frame.results(run)), frame.rows(frame.winners(run))
+
+
+def test_the_first_sentences(rich: Run) -> None:
+    results, contests = both(rich)
+    assert summary.subject(rich, results) == (
+        "24 kernels on 18 shapes of attention, feed-forward and encoder layer, "
+        "measured on AMD EPYC 9R14 (CPU, 2 threads) on 23 November 2026."
+    )
+    said = summary.headline(results, contests)
+    assert said.startswith("Fastest: sdpa for attention (8 of 8 shapes), ")
+    assert said.endswith("; 4 cases without a valid result, 22 skipped and 1 missing.")
+    assert [answer.winner for answer in summary.answers(results, contests)] == ["attention/sdpa", "feedforward/onnxrt", "layer/onnxrt"]
+
+
+def test_coverage_counts_every_case_once(rich: Run, rows: list[dict[str, Any]]) -> None:
+    counted = {status: number for status, _, _, number in summary.coverage(rows)}
+    assert sum(counted.values()) == len(rich.manifest.cases) == 150
+    assert (counted["ok"], counted["wrong"], counted["skipped"], counted["missing"]) == (123, 1, 22, 1)
+
+
+def test_approximate_kernels_never_win_the_sentence(rich: Run) -> None:
+    results, contests = both(rich)
+    said = summary.headline(results, contests)
+    assert "int8" not in said
+    assert "pruned" not in said
+
+
+def test_nothing_measured_is_said_plainly(made: SimpleNamespace, tmp_path: Path) -> None:
+    case = made.case("attention", "fused", made.attention[0])
+    run = read(made.run(tmp_path / "run", [case], [Measurement(case=case.id, status="skipped", reason="needs a GPU")]))
+    results, contests = both(run)
+    assert summary.headline(results, contests) == "No exact kernel has a number; 1 skipped."
+    assert summary.energy(results) == "Not measured: it was switched off, or nothing was measured."
+    assert summary.share(results).startswith("Not known")
+    assert summary.accuracy(results).startswith("No kernel has a measured error.")
+
+
+def test_an_interrupted_run_says_how_far_it_came(made: SimpleNamespace, tmp_path: Path) -> None:
+    cases = [made.case("attention", name, made.attention[0]) for name in ("sdpa", "eager", "compiled")]
+    run = read(made.run(tmp_path / "run", cases, [made.measured(cases[0], 1.0, 1)], ended="interrupted"))
+    assert summary.notes(run, both(run)[0])[0] == "1 of 3 cases: the run was interrupted"
+
+
+def test_a_baseline_without_a_number_is_named(made: SimpleNamespace, tmp_path: Path) -> None:
+    base, other = (made.case("attention", name, made.attention[0]) for name in ("sdpa", "eager"))
+    run = read(
+        made.run(tmp_path / "run", [base, other], [Measurement(case=base.id, status="failed", reason="no"), made.measured(other, 2.0, 1)])
+    )
+    assert "no speedup in 1 shape, where the baseline (attention/sdpa) has no usable number" in summary.notes(run, both(run)[0])
+
+
+def test_energy_is_measured_or_has_a_reason(rows: list[dict[str, Any]], made: SimpleNamespace, tmp_path: Path) -> None:
+    assert summary.energy(rows) == "Not measured: this machine exposes no energy counter (RAPL)."
+    case = made.case("attention", "sdpa", made.attention[0])
+    measurement = made.measured(case, 1.0, 1)
+    measurement.energy = Energy(power_w=310.0, energy_j=0.02, source="nvml total energy")
+    run = read(made.run(tmp_path / "run", [case], [measurement]))
+    assert summary.energy(both(run)[0]) == "Measured for 1 case; source: nvml total energy."
+
+
+def test_a_sentence_about_memory_names_best_and_worst(rows: list[dict[str, Any]]) -> None:
+    said = summary.extreme(rows, "peak_bytes")["attention"]
+    assert said.startswith("At 1×8×2048×64 fp32, sdpa needs 4.00 MiB; ")
+    assert said.endswith("132 MiB, 33.0× as much.")
+
+
+def test_method_states_the_protocol_and_the_ceilings_with_units(rich: Run, rows: list[dict[str, Any]]) -> None:
+    said = dict(method.described(rich, rows))
+    assert "at least 20 samples" in said["stopping rule"]
+    assert "± 1.5%" in said["stopping rule"]
+    assert "matmul float32 150 GFLOP/s" in said["ceilings"]
+    assert "copy 22.0 GB/s" in said["ceilings"]
+    assert "memray" in said["peak memory"]
+    facts = dict(method.machine(rich))
+    assert facts["memory"] == "24.0 GiB"
+    assert "commit 0123abc-dirty" in facts["kerneldyno"]
+    assert "GPU" not in facts
