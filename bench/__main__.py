@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from . import flags
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,40 +31,27 @@ app = typer.Typer(
 
 @app.command(epilog=EXIT_CODES)
 def run(
-    preset: Annotated[
-        list[str] | None, typer.Option(help="Named set of problems; repeat for several. `kerneldyno list` shows them. [default: default]")
-    ] = None,
-    operator: Annotated[str, typer.Option(help="Only these operators: attention,feedforward,layer.")] = "",
-    kernels: Annotated[str, typer.Option(help='Only kernels whose name matches one of these globs: "attention/*,sdpa*".')] = "",
-    batch: Annotated[str | None, typer.Option(help="Batch sizes, e.g. 1,4.")] = None,
-    seq_len: Annotated[str | None, typer.Option(help="Sequence lengths, e.g. 128,512; the cache length of a decode problem.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32,bfloat16,float16. [default: float32 on a CPU, bfloat16 on a GPU]")] = None,
-    causal: Annotated[bool | None, typer.Option("--causal/--no-causal", help="Causal attention; a causal mask for the layer.")] = None,
-    direction: Annotated[str | None, typer.Option(help="forward,backward; backward times a forward and a backward pass.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUES", help="Any other field of a problem, e.g. head_dim=64,128 or activation=gelu."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    load: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE.py", help="Measure the kernels of this file too; repeat for several.")
-    ] = None,
-    protocol: Annotated[str | None, typer.Option(help="smoke, default or full: how long to sample. [default: the preset's]")] = None,
-    processes: Annotated[
-        int, typer.Option(help="Measure every group in so many fresh processes; 3 or more give intervals over processes.")
-    ] = 1,
-    threads: Annotated[int | None, typer.Option(help="CPU threads for every kernel alike. [default: all cores]")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of inputs, weights and the order of rounds.")] = 0,
-    energy: Annotated[str, typer.Option(help="auto: power of every case where there is a counter; on: longer windows; off.")] = "auto",
-    budget: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop in time; the most informative groups come first.")] = None,
-    build_timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Limit for building one kernel. [default: 180 on a CPU, 300 on a GPU]")
-    ] = None,
-    call_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Limit for one call.")] = 30.0,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the results. [default: runs/DATE-PRESET]")] = None,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Measure what is missing of this run. Only --load and --budget go with it.")
-    ] = None,
+    preset: flags.Preset = None,
+    operator: flags.Operator = "",
+    kernels: flags.Kernels = "",
+    batch: flags.Batch = None,
+    seq_len: flags.SeqLen = None,
+    dtype: flags.Dtype = None,
+    causal: flags.Causal = None,
+    direction: flags.Direction = None,
+    set_: flags.Set = None,
+    device: flags.Device = "auto",
+    load: flags.Load = None,
+    protocol: flags.Protocol = None,
+    processes: flags.Processes = 1,
+    threads: flags.Threads = None,
+    seed: flags.Seed = 0,
+    energy: flags.Energy = "auto",
+    budget: flags.Budget = None,
+    build_timeout: flags.BuildTimeout = None,
+    call_timeout: flags.CallTimeout = 30.0,
+    out: flags.Out = None,
+    resume: flags.Resume = None,
 ) -> None:
     """Measure kernels side by side and write tables and a report.
 
@@ -72,38 +61,34 @@ def run(
     from . import launch, options
     from .terminal import TerminalProgress
 
-    console = _console()
-    progress = TerminalProgress(console)
+    progress = TerminalProgress(_console())
     if resume is not None:
         options.refuse_beside_resume(sys.argv)
-        folder, ended = launch.resume(resume, load or [], budget, progress)
-    else:
-        axes = options.axes(batch=batch, seq_len=seq_len, dtype=dtype, direction=direction, others=set_ or [], causal=causal)
-        chosen = launch.Options(
-            presets=tuple(preset or ()),
-            operators=options.words(operator, "--operator"),
-            kernels=options.words(kernels, "--kernels"),
-            axes=axes,
-            device=device,
-            load=tuple(load or ()),
-            protocol=protocol,
-            processes=processes,
-            seed=seed,
-            energy=options.energy(energy),
-            budget_s=budget,
-            threads=threads,
-            build_timeout_s=build_timeout,
-            call_timeout_s=call_timeout,
-            out=out,
-            command=shlex.join(["kerneldyno", *options.without_paths(sys.argv[1:])]),
-        )
-        folder, ended = launch.launch(chosen, progress)
-    raise typer.Exit(_conclude(folder, ended))
+        raise typer.Exit(_conclude(*launch.resume(resume, load or [], budget, progress)))
+    chosen = launch.Options(
+        presets=tuple(preset or ()),
+        operators=options.words(operator, "--operator"),
+        kernels=options.words(kernels, "--kernels"),
+        axes=options.axes(batch=batch, seq_len=seq_len, dtype=dtype, direction=direction, others=set_ or [], causal=causal),
+        device=device,
+        load=tuple(load or ()),
+        protocol=protocol,
+        processes=processes,
+        seed=seed,
+        energy=options.energy(energy),
+        budget_s=budget,
+        threads=threads,
+        build_timeout_s=build_timeout,
+        call_timeout_s=call_timeout,
+        out=out,
+        command=shlex.join(["kerneldyno", *options.without_paths(sys.argv[1:])]),
+    )
+    raise typer.Exit(_conclude(*launch.launch(chosen, progress)))
 
 
 @app.command("list", epilog=EXIT_CODES)
 def list_(
-    load: Annotated[list[Path] | None, typer.Option(metavar="FILE.py", help="Show the kernels of this file too.")] = None,
+    load: flags.Load = None,
 ) -> None:
     """Show devices, presets and kernels, and what does not run here and why."""
     from . import inventory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
+CONTRADICTION = 1.25
+"""From this factor on, a speedup and the two latencies beside it are called contradicting."""
 OPERATORS = {"attention": "Attention", "feedforward": "Feed-forward", "layer": "Encoder layer"}
 
 
@@ -70,7 +73,7 @@ def headline(results: Sequence[Row], contests: Sequence[Row]) -> str:
         exact = _contests(contests, operator, "exact")
         if exact:
             kernel, wins = _leader(exact)
-            parts.append(f"{short(kernel)} for {OPERATORS.get(operator, operator).lower()} ({wins} of {units.count(len(exact), 'shape')})")
+            parts.append(f"{short(kernel)} for {OPERATORS.get(operator, operator).lower()} ({wins} of {_shapes(results, operator)})")
     counted = {status: number for status, _, _, number in coverage(results)}
     broken = sum(counted.get(status, 0) for status in ("wrong", "failed", "timeout", "invalid"))
     trouble = [f"{units.count(broken, 'case')} without a valid result"] * bool(broken)
@@ -90,7 +93,7 @@ def answers(results: Sequence[Row], contests: Sequence[Row]) -> list[Answer]:
             continue
         winner, wins = _leader(exact)
         ties = sum(contest["tie"] for contest in exact if contest["kernel"] == winner)
-        lines = [f"fastest in {wins} of {units.count(len(exact), 'shape')}" + (f", tied within 2 % in {ties}" if ties else "")]
+        lines = [f"fastest in {wins} of {_shapes(results, operator)}" + (f", tied within 2 % in {ties}" if ties else "")]
         others = Counter(contest["kernel"] for contest in exact if contest["kernel"] != winner)
         if others:
             lines.append("elsewhere: " + ", ".join(f"{short(kernel)} {number}" for kernel, number in others.most_common()))
@@ -116,6 +119,11 @@ def notes(run: Run, results: Sequence[Row]) -> list[str]:
     if orphans:
         names = units.listed(sorted(set(orphans.values())))
         said.append(f"no speedup in {units.count(len(orphans), 'shape')}, where the baseline ({names}) has no usable number")
+    if torn := contradicting(results):
+        said.append(
+            f"in {units.count(len(torn), 'row')} the speedup from paired rounds is far from the ratio of the two medians, because times "
+            f"jumped between rounds: measure again on a quieter machine ({units.listed(sorted({row['kernel'] for row in torn}))})"
+        )
     if any(row["interval_kind"] == "within_process" for row in results):
         said.append(
             "intervals are within one process, and fresh processes of the same code can differ by several percent more: "
@@ -124,6 +132,13 @@ def notes(run: Run, results: Sequence[Row]) -> list[str]:
     if run.ceilings is None:
         said.append("the machine's ceilings were not measured: no share of the limit")
     return said
+
+
+def contradicting(results: Sequence[Row]) -> list[Row]:
+    """The rows whose speedup does not fit the latencies beside it: a reader would see 0.5× at half the time of the baseline."""
+    base = {row["group"]: row["latency_s"] for row in results if row["kernel"] == row["baseline"]}
+    told = [row for row in results if row["speedup"] and base.get(row["group"])]
+    return [row for row in told if abs(math.log(row["speedup"] * row["latency_s"] / base[row["group"]])) > math.log(CONTRADICTION)]
 
 
 def extreme(results: Sequence[Row], column: str) -> dict[str, str]:
@@ -197,6 +212,10 @@ def _ending(run: Run) -> str:
         "finished": "the run finished without the rest",
     }
     return reasons[run.ended.reason] if run.ended else "the run goes on, or was killed"
+
+
+def _shapes(results: Sequence[Row], operator: str) -> str:
+    return units.count(len({row["group"] for row in results if row["operator"] == operator}), "shape")
 
 
 def _contests(contests: Sequence[Row], operator: str, division: str) -> list[Row]:

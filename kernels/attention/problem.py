@@ -137,10 +137,16 @@ class Attention(Problem):
         return frozenset(name for name, wanted in asked.items() if wanted)
 
     def lengths(self) -> tuple[int, ...]:
-        """Valid keys of each batch row: all without padding, else evenly spread from half of kv_len up to kv_len."""
+        """Valid keys of each batch row: all without padding, else evenly spread from half of kv_len up to kv_len.
+
+        A single row has three quarters.
+        """
         if not self.padding:
             return (self.kv_len,) * self.batch
-        return tuple(max(1, self.kv_len * (self.batch + row + 1) // (2 * self.batch)) for row in range(self.batch))
+        if self.batch == 1:
+            return (max(1, 3 * self.kv_len // 4),)
+        steps = self.batch - 1
+        return tuple(max(1, self.kv_len * (steps + row) // (2 * steps)) for row in range(self.batch))
 
     def inputs(self, seed: int, device: torch.device | str = "cpu") -> AttentionInputs:
         generator = torch.Generator(device).manual_seed(seed)

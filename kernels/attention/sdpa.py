@@ -98,17 +98,18 @@ def _through_sdpa(problem: Attention, setup: Setup, backend: str | None = None) 
 
     if backend is None:
         return choose
+    unfused = backend == "MATH"
     only = [getattr(SDPBackend, backend)]  # a single one: torch raises where it cannot serve, it does not fall back
 
     def force(inputs: AttentionInputs) -> torch.Tensor:
         with sdpa_kernel(only):
-            return choose(_with_rows(inputs) if setup.device.type == "cuda" else inputs)
+            return choose(inputs if unfused else _with_rows(inputs))
 
     return force
 
 
 def _with_rows(inputs: AttentionInputs) -> AttentionInputs:
-    """The inputs as CUDA's backends take them, with the numbers of one token side by side; copied only where they are not."""
+    """The inputs as the fused backends take them, with the numbers of one token side by side; copied only where they are not."""
     apart = {name: tensor.contiguous() for name in ("q", "k", "v") if (tensor := getattr(inputs, name)).stride(-1) != 1}
     return inputs.replace(**apart) if apart else inputs
 

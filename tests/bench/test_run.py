@@ -130,16 +130,16 @@ def test_interrupting_keeps_what_was_measured_and_writes_the_report(tmp_path):
 
 
 def test_a_budget_stops_in_time_and_resuming_finishes(tmp_path):
-    many = {**TINY, "seq_len": list(range(16, 16 * 14, 16))}
+    many = {**TINY, "seq_len": list(range(16, 16 * 7, 16))}
     began = time.monotonic()
-    folder, ended = launch.launch(options(tmp_path, kernels=("eager",), axes=many, budget_s=12.0), Silent())
+    folder, ended = launch.launch(options(tmp_path, kernels=("eager",), axes=many, budget_s=9.0), Silent())
     assert ended == "budget"
     assert time.monotonic() - began < 40  # generous: the machine may be busy with other things
     measured = len(read(folder).measurements)
-    assert 0 < measured < 13
+    assert 0 < measured < 6
     _, ended = launch.resume(folder, (), None, Silent())
     assert ended == "finished"
-    assert len(read(folder).measurements) == 13
+    assert len(read(folder).measurements) == 6
 
 
 def test_a_second_run_on_the_same_device_is_refused(tmp_path):

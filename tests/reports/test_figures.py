@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import plotly.graph_objects as go
 import pytest
@@ -17,14 +18,14 @@ from kerneldyno.reports.figures import QUANTITIES
 
 
 @pytest.fixture(scope="module")
-def rows(rich: Run) -> list[dict[str, object]]:
+def rows(rich: Run) -> list[dict[str, Any]]:
     found = frame.rows(frame.results(rich))
     return [
         row for row in found if row["operator"] == "attention" and row["batch"] == 1 and row["dtype"] == "float32" and not row["causal"]
     ]
 
 
-def test_lines_hold_the_measured_numbers(rows: list[dict[str, object]]) -> None:
+def test_lines_hold_the_measured_numbers(rows: list[dict[str, Any]]) -> None:
     drawn = figures.against_length(rows, QUANTITIES["latency"])
     [line] = [trace for trace in drawn["data"] if trace["meta"]["kernel"] == "attention/sdpa"]
     own = sorted((row for row in rows if row["kernel"] == "attention/sdpa"), key=lambda row: row["seq_len"])
@@ -36,13 +37,13 @@ def test_lines_hold_the_measured_numbers(rows: list[dict[str, object]]) -> None:
     assert line["error_y"]["array"] == pytest.approx(above)
 
 
-def test_only_measured_kernels_are_drawn(rows: list[dict[str, object]]) -> None:
+def test_only_measured_kernels_are_drawn(rows: list[dict[str, Any]]) -> None:
     drawn = {trace["meta"]["kernel"] for trace in figures.panel(rows, QUANTITIES["latency"])["data"]}
     assert "attention/fused" not in drawn
     assert drawn == {row["kernel"] for row in rows if row["status"] == "ok"}
 
 
-def test_one_length_becomes_dots_with_the_best_on_top(rows: list[dict[str, object]]) -> None:
+def test_one_length_becomes_dots_with_the_best_on_top(rows: list[dict[str, Any]]) -> None:
     single = [row for row in rows if row["seq_len"] == 2048]
     drawn = figures.panel(single, QUANTITIES["latency"])
     values = [trace["x"][0] for trace in drawn["data"]]
@@ -71,13 +72,13 @@ def test_names_from_files_are_escaped(rich: Run, made: SimpleNamespace) -> None:
     assert made.hostile not in labels
 
 
-def test_approximate_kernels_are_hollow(rows: list[dict[str, object]]) -> None:
+def test_approximate_kernels_are_hollow(rows: list[dict[str, Any]]) -> None:
     symbols = {trace["meta"]["kernel"]: trace["marker"]["symbol"] for trace in figures.panel(rows, QUANTITIES["latency"])["data"]}
     assert symbols["attention/int8"].endswith("-open")
     assert not symbols["attention/sdpa"].endswith("-open")
 
 
-def test_speed_against_error_uses_the_distance_of_approximate_kernels(rows: list[dict[str, object]]) -> None:
+def test_speed_against_error_uses_the_distance_of_approximate_kernels(rows: list[dict[str, Any]]) -> None:
     drawn = figures.speed_against_error([row for row in rows if row["seq_len"] == 2048])
     go.Figure(drawn)
     errors = {trace["meta"].get("kernel"): trace["y"][0] for trace in drawn["data"][1:]}
@@ -85,7 +86,7 @@ def test_speed_against_error_uses_the_distance_of_approximate_kernels(rows: list
     assert errors["attention/sdpa"] < 1e-5
 
 
-def test_an_unknown_interval_draws_no_whisker(rows: list[dict[str, object]]) -> None:
+def test_an_unknown_interval_draws_no_whisker(rows: list[dict[str, Any]]) -> None:
     bare = [row | {"latency_low_s": None, "latency_high_s": math.inf} for row in rows if row["status"] == "ok"]
     for trace in figures.panel(bare, QUANTITIES["latency"])["data"]:
         assert set(trace["error_y"]["array"]) == set(trace["error_y"]["arrayminus"]) == {0.0}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kerneldyno.bench.journal import Run, read
-from kerneldyno.bench.records import Energy, Measurement
+from kerneldyno.bench.records import Energy, Measurement, Process
 from kerneldyno.reports import frame, method, summary
 
 
@@ -97,3 +97,26 @@ def test_method_states_the_protocol_and_the_ceilings_with_units(rich: Run, rows:
     assert facts["memory"] == "24.0 GiB"
     assert "commit 0123abc-dirty" in facts["kerneldyno"]
     assert "GPU" not in facts
+
+
+def test_a_speedup_that_contradicts_its_latencies_is_pointed_out(made: SimpleNamespace, tmp_path: Path) -> None:
+    """The baseline was slow in some rounds only, so its median is, but round by round the other was the slower."""
+    base, other = (made.case("attention", name, made.attention[0]) for name in ("sdpa", "eager"))
+    jumping = Process(samples_s=[1e-3] * 9 + [8e-3] * 11, rounds=list(range(20)))
+    steady = Process(samples_s=[2e-3] * 9, rounds=list(range(9)))
+    measurements = [Measurement(case=case.id, status="ok", processes=[process]) for case, process in ((base, jumping), (other, steady))]
+    run = read(made.run(tmp_path / "run", [base, other], measurements))
+    results, _ = both(run)
+    assert [row["kernel"] for row in summary.contradicting(results)] == ["attention/eager"]
+    assert any(note.startswith("in 1 row the speedup from paired rounds is far from") for note in summary.notes(run, results))
+
+
+def test_ordinary_rows_contradict_nothing(rows: list[dict[str, Any]]) -> None:
+    assert summary.contradicting(rows) == []
+
+
+def test_a_shape_that_nobody_won_still_counts(made: SimpleNamespace, tmp_path: Path) -> None:
+    cases = [made.case("attention", "sdpa", problem) for problem in made.attention[:2]]
+    measurements = [made.measured(cases[0], 1.0, 1), Measurement(case=cases[1].id, status="failed", reason="no")]
+    results, contests = both(read(made.run(tmp_path / "run", cases, measurements)))
+    assert "sdpa for attention (1 of 2 shapes)" in summary.headline(results, contests)

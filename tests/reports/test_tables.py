@@ -73,9 +73,7 @@ def test_the_fastest_stand_on_top_and_the_approximate_apart(rich: Run, rows: lis
     grid = shapes.grids(rows, shapes.variants(rich.manifest.cases))[1]
     table = tables.fill(grid, lambda row: tables.speedup_cell(row, marks))
     assert [kernel for kernel, _ in table.approximate] == ["feedforward/int8", "feedforward/pruned"]
-    assert [kernel for kernel, _ in table.exact] == [f"feedforward/{name}" for name in ("onnxrt", "compiled", "eager", "fused")] or next(
-        kernel for kernel, _ in table.exact
-    ) == "feedforward/onnxrt"
+    assert table.exact[0][0] == "feedforward/onnxrt"
     assert table.exact[-1][0] == "feedforward/fused"
 
 

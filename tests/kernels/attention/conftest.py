@@ -1,0 +1,123 @@
+"""Problems to try kernels on, and the judgement of what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from kerneldyno.kernels.attention.problem import Attention, AttentionInputs
+from kerneldyno.kernels.registry import Kernel, Run, Setup
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "causal": {"causal": True},
+    "padding": {"padding": True},
+    "bias": {"bias": "additive"},
+    "mask": {"bias": "boolean"},
+    "grouped": {"kv_heads": 2, "causal": True},
+    "one kv head": {"kv_heads": 1, "padding": True},
+    "cross": {"kv_len": 101},
+    "causal, more keys": {"kv_len": 101, "causal": True, "kv_heads": 2},
+    "causal, blind queries": {"kv_len": 33, "causal": True},
+    "decode": {"q_len": 1, "kv_len": 90, "causal": True, "padding": True, "kv_heads": 1},
+    "single key": {"kv_len": 1},
+    "everything": {"kv_len": 101, "causal": True, "padding": True, "bias": "additive", "kv_heads": 2},
+    "everything, mask": {"kv_len": 33, "causal": True, "padding": True, "bias": "boolean", "kv_heads": 2},
+}
+SIZES = {"batch": 2, "heads": 4, "q_len": 70, "head_dim": 32}
+AWKWARD = (1, 127, 129, 1000)
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def case(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Arguments of a small Attention problem, dtype and direction left open."""
+    return {**SIZES, **request.param}
+
+
+@pytest.fixture(params=AWKWARD)
+def awkward(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A length that is no multiple of any tile."""
+    return {"heads": 2, "kv_heads": 1, "q_len": request.param, "head_dim": 24, "causal": True}
+
+
+def half_ulp(dtype: torch.dtype, scale: torch.Tensor) -> torch.Tensor:
+    return torch.finfo(dtype).eps / 2 * scale
+
+
+def assert_close(
+    found: torch.Tensor, naive: torch.Tensor, right: torch.Tensor, exact: torch.Tensor | None = None, size: torch.Tensor | None = None
+) -> None:
+    """The error ratios of the measuring rules: `found` against `right`, as `naive` is against `exact`.
+
+    Rounding is judged at the scale of `size`, by default `right`: a gradient of exactly 0 is a sum of larger numbers.
+    """
+    dtype = naive.dtype
+    assert found.shape == naive.shape
+    assert found.dtype == dtype
+    assert found.isfinite().all()
+    error, yardstick = found.double() - right, naive.double() - (right if exact is None else exact)
+    limits = (8, 3) if dtype == torch.float32 else (2, 1.5)
+    size = right if size is None else size
+    scale = size.abs().max(), size.square().mean().sqrt()
+    assert error.abs().max() <= limits[0] * torch.maximum(yardstick.abs().max(), half_ulp(dtype, scale[0]))
+    assert error.square().mean().sqrt() <= limits[1] * torch.maximum(yardstick.square().mean().sqrt(), half_ulp(dtype, scale[1]))
+
+
+def strided(tensor: torch.Tensor) -> torch.Tensor:
+    """Equal numbers, in the memory order of [batch, sequence, heads, head_dim]."""
+    return tensor.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def built(kernel: Kernel, problem: Attention, device: str = "cpu") -> tuple[Run, Setup]:
+    setup = Setup(torch.device(device), calibration=problem.inputs(99, device))
+    return kernel.build(problem, setup), setup
+
+
+def judged(kernel: Kernel, problem: Attention, inputs: AttentionInputs | None = None, device: str = "cpu") -> torch.Tensor:
+    """Build and run; assert that the output is right and the inputs are as they were; return the output."""
+    run, setup = built(kernel, problem, device)
+    inputs = problem.inputs(1, device) if inputs is None else inputs
+    before = inputs.map(torch.clone)
+    found = run(inputs)
+    for name, tensor in inputs.tensors().items():
+        assert torch.equal(tensor, before.tensors()[name]), f"{name} was changed"
+    if problem.direction == "backward":
+        right, naive = problem.gradients(inputs), problem.gradients(inputs, naive=True)
+        assert_close(found.output, naive.output, right.output)
+        for name in inputs.differentiable:
+            assert_close(found.by_name[name], naive.by_name[name], right.by_name[name], size=right.by_name["v"])
+        return found.output
+    exact = problem.reference(inputs)
+    right = kernel.claim(problem, setup, inputs) if kernel.claim else exact
+    assert_close(found, problem.naive(inputs), right, exact)
+    memory = {tensor.untyped_storage().data_ptr() for tensor in inputs.tensors().values()}
+    assert found.untyped_storage().data_ptr() not in memory
+    return found
+
+
+def judged_on_strides(kernel: Kernel, **more: Any) -> None:
+    """Inputs in other memory orders: sequence before heads, expanded, every second row of something larger."""
+    problem = Attention(**{**SIZES, "causal": True, **more})
+    inputs = problem.inputs(1)
+    judged(kernel, problem, inputs.map(lambda t: strided(t) if t.dim() == 4 else t))
+    judged(kernel, problem, inputs.replace(k=inputs.k[:1, :1].expand(inputs.k.shape), v=inputs.v[:, :1].expand(inputs.v.shape)))
+    wider = torch.randn(*inputs.q.shape[:2], 2 * problem.q_len, problem.head_dim, dtype=inputs.q.dtype)
+    judged(kernel, problem, inputs.replace(q=wider[:, :, ::2], k=inputs.k.mT.contiguous().mT))
+
+
+@pytest.fixture
+def judge() -> Callable[..., torch.Tensor]:
+    return judged
+
+
+@pytest.fixture
+def judge_strides() -> Callable[..., None]:
+    return judged_on_strides
+
+
+@pytest.fixture
+def build() -> Callable[..., tuple[Run, Setup]]:
+    return built

@@ -1,0 +1,73 @@
+"""Head pruning keeps the heads with the largest values, whole groups at a time, and computes no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from kerneldyno.kernels.attention.problem import Attention
+from kerneldyno.kernels.attention.pruned import kept_heads, pruned
+from kerneldyno.kernels.registry import Device, Setup
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_claim_holds(case: dict[str, Any], dtype: str, judge: Callable[..., torch.Tensor]) -> None:
+    problem = Attention(**case, dtype=dtype)
+    if problem.kv_heads == 1:
+        assert "single key-value head" in (pruned.why_not(problem, Device("cpu")) or "")
+    else:
+        judge(pruned, problem)
+
+
+def test_strides(judge_strides: Callable[..., None]) -> None:
+    judge_strides(pruned)
+
+
+def emphasized(problem: Attention, kv_heads: list[int]) -> Setup:
+    calibration = problem.inputs(7)
+    loud = torch.ones(problem.kv_heads)
+    loud[kv_heads] = 3.0
+    return Setup(torch.device("cpu"), calibration=calibration.replace(v=calibration.v * loud[None, :, None, None]))
+
+
+def test_keeps_the_loudest_heads() -> None:
+    problem = Attention(heads=6, q_len=16)
+    setup = emphasized(problem, [1, 2, 5])
+    assert kept_heads(problem, setup)[0].tolist() == [1, 2, 5]
+    output = pruned.build(problem, setup)(problem.inputs(0))
+    right = problem.reference(problem.inputs(0))
+    assert torch.equal(output[:, [0, 3, 4]], torch.zeros(1, 3, 16, 64))
+    torch.testing.assert_close(output[:, [1, 2, 5]].double(), right[:, [1, 2, 5]], rtol=0, atol=1e-5)
+
+
+def test_groups_stay_or_go_as_wholes() -> None:
+    problem = Attention(heads=12, kv_heads=4, q_len=16)
+    heads, kv_heads = kept_heads(problem, emphasized(problem, [0, 3]))
+    assert kv_heads.tolist() == [0, 3]
+    assert heads.tolist() == [0, 1, 2, 9, 10, 11]
+
+
+def test_padding_does_not_count() -> None:
+    problem = Attention(heads=2, q_len=16, padding=True)
+    calibration = problem.inputs(0)
+    v = calibration.v.clone()
+    v[:, 0, 12:] = 1000.0  # the single row has 12 valid keys
+    v[:, 1] *= 2
+    assert kept_heads(problem, Setup(torch.device("cpu"), calibration=calibration.replace(v=v)))[0].tolist() == [1]
+
+
+def test_half_of_the_work_is_gone(build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Attention(heads=8, kv_heads=4, q_len=64)
+    run, _ = build(pruned, problem)
+    attend, shapes = torch.nn.functional.scaled_dot_product_attention, []
+
+    def watched(*qkv: torch.Tensor, **options: Any) -> torch.Tensor:
+        shapes.extend(tensor.shape for tensor in qkv)
+        return attend(*qkv, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    run(problem.inputs(0))
+    assert shapes == [(1, 4, 64, 64), (1, 2, 64, 64), (1, 2, 64, 64)]

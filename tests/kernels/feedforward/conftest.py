@@ -1,0 +1,22 @@
+"""How a feed-forward kernel is judged: the gate of the harness, on the machine's CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kerneldyno.bench import check
+from kerneldyno.kernels.registry import Setup
+
+
+@pytest.fixture
+def verified():
+    """(kernel, problem) -> what the harness's check found; raises WrongOutput when the kernel is wrong."""
+
+    def verify(kernel, problem, seed=0):
+        weights = problem.weights(seed + 3)
+        setup = Setup(torch.device("cpu"), weights, problem.inputs(seed + 2), seed)
+        truth = check.Truth(problem, problem.inputs(seed + 1), weights)
+        output = check.behaves(kernel.build(problem, setup), truth, problem.inputs(seed + 4))
+        return check.verify(output, kernel, setup, truth)
+
+    return verify
