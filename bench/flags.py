@@ -5,12 +5,12 @@ from typing import Annotated
 
 from typer import Option
 
-Preset = Annotated[list[str] | None, Option(help="Named set of problems; repeat for several. `list` shows them. [default: default]")]
+Preset = Annotated[list[str] | None, Option(help="Named set of problems; repeat for several. `list` shows them. (default: default)")]
 Operator = Annotated[str, Option(help="Only these operators: attention,feedforward,layer.")]
 Kernels = Annotated[str, Option(help='Only kernels whose name matches one of these globs: "attention/*,sdpa*".')]
 Batch = Annotated[str | None, Option(help="Batch sizes, e.g. 1,4.")]
 SeqLen = Annotated[str | None, Option(help="Sequence lengths, e.g. 128,512; the cache length of a decode problem.")]
-Dtype = Annotated[str | None, Option(help="float32,bfloat16,float16. [default: float32 on a CPU, bfloat16 on a GPU]")]
+Dtype = Annotated[str | None, Option(help="float32,bfloat16,float16. (default: float32 on a CPU, bfloat16 on a GPU)")]
 Causal = Annotated[bool | None, Option("--causal/--no-causal", help="Causal attention; a causal mask for the layer.")]
 Direction = Annotated[str | None, Option(help="forward,backward; backward times a forward and a backward pass.")]
 Set = Annotated[
@@ -21,15 +21,15 @@ Set = Annotated[
 ]
 Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
 Load = Annotated[list[Path] | None, Option(metavar="FILE.py", help="Take the kernels of this file too; repeat for several.")]
-Protocol = Annotated[str | None, Option(help="smoke, default or full: how long to sample. [default: the preset's]")]
+Protocol = Annotated[str | None, Option(help="smoke, default or full: how long to sample. (default: the preset's)")]
 Processes = Annotated[int, Option(help="Measure every group in so many fresh processes; 3 or more give intervals over processes.")]
-Threads = Annotated[int | None, Option(help="CPU threads, for every kernel alike. [default: all cores]")]
+Threads = Annotated[int | None, Option(help="CPU threads, for every kernel alike. (default: all cores)")]
 Seed = Annotated[int, Option(help="Seed of inputs, weights and the order of rounds.")]
 Energy = Annotated[str, Option(help="auto: power of every case where there is a counter; on: longer windows; off.")]
 Budget = Annotated[float | None, Option(metavar="SECONDS", help="Stop in time; the most informative groups come first.")]
 BuildTimeout = Annotated[
-    float | None, Option(metavar="SECONDS", help="Limit for building one kernel. [default: 180 on a CPU, 300 on a GPU]")
+    float | None, Option(metavar="SECONDS", help="Limit for building one kernel. (default: 180 on a CPU, 300 on a GPU)")
 ]
 CallTimeout = Annotated[float, Option(metavar="SECONDS", help="Limit for one call.")]
-Out = Annotated[Path | None, Option(metavar="DIR", help="Folder for the results. [default: runs/DATE-PRESET]")]
+Out = Annotated[Path | None, Option(metavar="DIR", help="Folder for the results. (default: runs/DATE-PRESET)")]
 Resume = Annotated[Path | None, Option(metavar="DIR", help="Measure what is missing of this run. Only --load and --budget go with it.")]

@@ -1,8 +1,8 @@
 """Are the neighbours quiet? Each kernel's latency interleaved with each other one, against its latency alone.
 
-Interleaving is only fair when what ran before leaves nothing behind: threads that go on spinning or an allocator with
-another history falsify the neighbour by 2 to 4 times. `python -m kerneldyno.bench.neighbours` measures it on this machine,
-in one process, blocks alone and interleaved in turn.
+Interleaving is only fair when what ran before leaves nothing behind: threads that go on spinning, or an allocator with
+another history, falsify the neighbour by 2 to 4 times. `python -m kerneldyno.bench.neighbours` measures it on this machine,
+in one process, blocks alone and interleaved in turn, so that a machine that drifts moves both.
 """
 
 from __future__ import annotations
@@ -11,18 +11,30 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import environment
+from kerneldyno.kernels import registry
+from kerneldyno.kernels.registry import Device, Kernel, Problem, Run
+
+from . import environment, plan
+
+if TYPE_CHECKING:
+    from .contender import Pool
+    from .instruments.clock import Clock
 
 LIMIT = 0.03
-REPEATS = 6
 BLOCK_S = 0.4
+"""Time given to each kernel in a block."""
+THROWN_AWAY = 2
+"""First rounds of a block, which still feel what ran before it."""
+SAMPLES_PER_LEG = 2
+FEWEST_SAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -33,77 +45,75 @@ class Influence:
     neighbour: str
     ratio: float
     """Median over repetitions of the median interleaved divided by the median alone."""
-    alone_spread: float
-    """Largest divided by smallest of the medians alone: how much the machine itself moved meanwhile."""
+    moved: float
+    """Largest of the medians alone divided by the smallest: how much the machine itself moved meanwhile."""
 
 
 def main(
     operator: Annotated[str, typer.Option(help="attention, feedforward or layer.")] = "attention",
+    kernels: Annotated[str, typer.Option(help="Only kernels that match one of these globs. (default: one of each family)")] = "",
     batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
     seq_len: Annotated[int, typer.Option(help="Sequence length.")] = 512,
-    repeats: Annotated[int, typer.Option(help="How often each pair is measured, alone and interleaved in turn.")] = REPEATS,
+    repeats: Annotated[int, typer.Option(help="How often each pair is measured, alone and interleaved in turn.")] = 6,
 ) -> None:
-    """Print the influence of every family on every other; exit 5 when one is beyond 3 %."""
-    if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+    """Print the influence of every kernel on every other; exit with 5 when one is beyond 3 %."""
+    if not environment.MALLOC.items() <= os.environ.items():
         _again_as_a_worker()
-    found = influences(operator, batch, seq_len, repeats)
-    for one in sorted(found, key=lambda i: -abs(i.ratio - 1)):
+    chosen, problem = _contestants(operator, tuple(filter(None, kernels.split(","))), batch, seq_len)
+    found = influences(chosen, problem, repeats)
+    for one in sorted(found, key=lambda influence: -abs(influence.ratio - 1)):
         mark = "" if abs(one.ratio - 1) <= LIMIT else "  <-- beyond 3 %"
-        print(f"{one.kernel:<24} beside {one.neighbour:<24} {one.ratio:.3f}  (alone moved by {one.alone_spread - 1:.1%}){mark}")
+        print(f"{one.kernel:<24} beside {one.neighbour:<24} {one.ratio:.3f}  (alone it moved by {one.moved - 1:.1%}){mark}")
     beyond = sum(abs(one.ratio - 1) > LIMIT for one in found)
-    print(f"{len(found)} ordered pairs, {beyond} beyond {LIMIT:.0%}")
+    print(f"{problem.label}: {len(found)} ordered pairs, {beyond} beyond {LIMIT:.0%}")
     raise typer.Exit(5 if beyond else 0)
 
 
-def influences(operator: str, batch: int, seq_len: int, repeats: int) -> list[Influence]:
-    """Every ordered pair of families of an operator, one kernel of each family, on the CPU."""
+def influences(kernels: Sequence[Kernel], problem: Problem, repeats: int) -> list[Influence]:
+    """The influence of each kernel on each other one at one problem, on the CPU with all its cores."""
     import torch
-
-    from kerneldyno.kernels import registry
-    from kerneldyno.kernels.registry import Device
 
     from .contender import Pool
     from .instruments.clock import CpuClock
-    from .plan import problems, shapes
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.set_grad_enabled(False)
+    setup = registry.Setup(torch.device("cpu"), problem.weights(3), problem.inputs(2))
+    runs = {kernel.name: kernel.build(problem, setup) for kernel in kernels}
+    pool, clock = Pool([problem.inputs(0), problem.inputs(1)], 2), CpuClock()
+    return [_influence((kernel, neighbour), runs, pool, clock, repeats) for kernel, neighbour in permutations(runs, 2)]
+
+
+def _contestants(operator: str, globs: Sequence[str], batch: int, seq_len: int) -> tuple[list[Kernel], Problem]:
+    """One kernel of each family (or those asked for) that takes the seed's problem at this size on the CPU."""
     kernels = registry.load()
     types = {kernel.operator: kernel.problem for kernel in kernels.values()}
-    axes = {"batch": [batch], "seq_len": [seq_len]}
-    (problem,) = problems(shapes([], [operator], axes), types, Device("cpu"))
-    presets_of_family = {
-        k.family: k for k in reversed(kernels.values()) if k.operator == operator and not k.why_not(problem, Device("cpu"))
-    }
-    setup = registry.Setup(torch.device("cpu"), problem.weights(3), problem.inputs(2))
-    runs = {kernel.name: kernel.build(problem, setup) for kernel in presets_of_family.values()}
-    pool, clock = Pool([problem.inputs(0), problem.inputs(1)], 2), CpuClock()
-    return [_influence(a, b, runs, pool, clock, repeats) for a in runs for b in runs if a != b]
+    selected = plan.select(kernels, globs, [operator])
+    (problem,) = plan.problems(plan.shapes([], [operator], {"batch": [batch], "seq_len": [seq_len]}), types, Device("cpu"))
+    able = [kernel for kernel in selected if kernel.why_not(problem, Device("cpu")) is None]
+    return (able if globs else list({kernel.family: kernel for kernel in reversed(able)}.values())), problem
 
 
-def _influence(kernel, neighbour, runs, pool, clock, repeats) -> Influence:  # type: ignore[no-untyped-def]
-    """Alone, interleaved, alone, interleaved …, so that a drifting machine moves both."""
+def _influence(pair: tuple[str, str], runs: Mapping[str, Run], pool: Pool, clock: Clock, repeats: int) -> Influence:
     alone, beside = [], []
     for _ in range(repeats):
-        alone.append(_median(clock, pool, runs, [kernel], kernel))
-        beside.append(_median(clock, pool, runs, [kernel, neighbour], kernel))
-    ratios = [b / a for a, b in zip(alone, beside, strict=True)]
-    return Influence(kernel, neighbour, statistics.median(ratios), max(alone) / min(alone))
+        alone.append(_block(pair[:1], runs, pool, clock))
+        beside.append(_block(pair, runs, pool, clock))
+    ratios = [after / before for before, after in zip(alone, beside, strict=True)]
+    return Influence(*pair, statistics.median(ratios), max(alone) / min(alone))
 
 
-def _median(clock, pool, runs, names: Sequence[str], of: str) -> float:  # type: ignore[no-untyped-def]
-    """The median of one kernel's samples in rounds of legs as `measure` takes them; the first rounds are thrown away."""
+def _block(names: Sequence[str], runs: Mapping[str, Run], pool: Pool, clock: Clock) -> float:
+    """The median of the first kernel's samples, in legs like those of `measure`."""
     samples: list[float] = []
-    calls = {name: clock.calls_for(clock.time(runs[name], [pool.slots[0]]).seconds) for name in names}
-    until = clock.now() + BLOCK_S * len(names)
-    rounds = 0
-    while clock.now() < until or len(samples) < 5:
+    calls = {name: clock.calls_for(clock.time(runs[name], pool.slots[:1]).seconds) for name in names}
+    until, rounds = clock.now() + BLOCK_S * len(names), 0
+    while clock.now() < until or len(samples) < FEWEST_SAMPLES:
         for name in names:
             runs[name](pool.slots[0])
-            for _ in range(2):
-                chosen = [pool.slots[i] for i in pool.take(calls[name])]
-                seconds = clock.time(runs[name], chosen).seconds
-                if name == of and rounds >= 2:
+            for _ in range(SAMPLES_PER_LEG):
+                seconds = clock.time(runs[name], [pool.slots[i] for i in pool.take(calls[name])]).seconds
+                if name == names[0] and rounds >= THROWN_AWAY:
                     samples.append(seconds)
         rounds += 1
     return statistics.median(samples)
@@ -113,9 +123,8 @@ def _again_as_a_worker() -> None:
     """Start over with the settings that workers have: allocators read them only at the start."""
     caches = Path(tempfile.mkdtemp(prefix="kerneldyno-"))
     settings = environment.worker_environment(len(os.sched_getaffinity(0)), caches)
-    os.execve(  # noqa: S606
-        sys.executable, [sys.executable, "-P", "-m", "kerneldyno.bench.neighbours", *sys.argv[1:]], {**os.environ, **settings}
-    )
+    words = [sys.executable, "-P", "-m", "kerneldyno.bench.neighbours", *sys.argv[1:]]
+    os.execve(sys.executable, words, {**os.environ, **settings})  # noqa: S606 - it replaces itself
 
 
 if __name__ == "__main__":
