@@ -17,9 +17,11 @@ from .records import Distance, Errors
 
 # (largest error, rms error) relative to the textbook formula's own; from 150 random problems of correct kernels
 LIMITS = {"float32": (8.0, 3.0), "bfloat16": (2.0, 1.5), "float16": (2.0, 1.5)}
-# an approximate kernel may miss what it claims by this share of the distance between its claim and the exact result:
-# rounding ties fall differently in other summation orders, and one quantization step is much more than a float's error
-CLAIM_SLACK_RMS = 0.1
+# An approximate kernel may miss what it claims by a share of the distance between its claim and the exact result: where a
+# value lies between two quantization steps, another order of summation decides, and a chain of quantized products passes
+# that on. A layer of six int8 products was 0.19 of that distance away from its claim; one that computes the exact result
+# in secret is 1.0 away, and the limit comes to 0.375.
+CLAIM_SLACK_RMS = 0.25
 CLAIM_SLACK_MAX = 0.5
 
 

@@ -4,7 +4,7 @@ In comments: T tokens, K inputs, N outputs of a layer; BT, BK, BN their tiles.
 """
 
 # Triton's dialect: arguments without types, constants in capitals, branches that are decided while compiling
-# ruff: noqa: N803, PLR0917, SIM108
+# ruff: noqa: N803, SIM108
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations

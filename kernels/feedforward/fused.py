@@ -26,7 +26,10 @@ def refusal(problem: FeedForward, device: Device) -> str | None:
 
 @kernel(FeedForward, devices=("cuda",), accepts=EVERYTHING, requires=("triton",), refuses=refusal)
 def fused(problem: FeedForward, setup: Setup) -> Run:
-    """Triton: norm, then W1 (and gate) with bias and activation, then W2 with bias and residual, each one kernel."""
+    """Triton: norm, then W1 (and gate) with bias and activation, then W2 with bias and residual, each one kernel.
+
+    It compiles on its first call, which belongs to the build.
+    """
     from . import _fused_triton
 
     weights: FeedForwardWeights = setup.weights.map(torch.Tensor.contiguous)
@@ -45,4 +48,6 @@ def fused(problem: FeedForward, setup: Setup) -> Run:
             y = _fused_triton.linear(a, weights.w2, weights.b2, residual=x if problem.residual else None)
         return y.view(inputs.x.shape)
 
+    if setup.calibration is not None:
+        run(setup.calibration)
     return run

@@ -39,7 +39,7 @@ def test_block_map_is_what_the_mask_says(q_len: int, kv_len: int, causal: bool) 
 
 
 @needs_compiler
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore:.*:DeprecationWarning:.*inductor.*")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # raised by inductor's own imports
 def test_right_for_other_lengths_without_compiling_again(build: Callable[..., Any]) -> None:
     from torch._dynamo.utils import counters
 
@@ -53,8 +53,8 @@ def test_right_for_other_lengths_without_compiling_again(build: Callable[..., An
 
 
 @needs_compiler
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # raised by inductor's own imports
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore:.*:DeprecationWarning:.*inductor.*")
 @pytest.mark.parametrize(
     "more",
     [

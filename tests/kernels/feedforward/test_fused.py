@@ -62,9 +62,10 @@ def test_is_right_in_the_interpreter():
 def compiled(tiles, dtype, capability, *, gated, aligned=True):
     """(compiled kernel, resource usage, instructions) for pointers and sizes as torch gives them."""
     import triton
-    from kerneldyno.kernels.feedforward import _fused_triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+
+    from kerneldyno.kernels.feedforward import _fused_triton
 
     constants = dict(_fused_triton.constants(tiles, 4096 if aligned else 100, "silu" if gated else "gelu"))
     options = {key: constants.pop(key) for key in ("num_warps", "num_stages")}

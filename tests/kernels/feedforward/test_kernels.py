@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+
 from kerneldyno.bench import check
 from kerneldyno.kernels import _int8, registry
 from kerneldyno.kernels.feedforward.int8 import graph, int8, matrices

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kerneldyno.kernels.feedforward import problem as module
 from kerneldyno.kernels.feedforward.problem import ACTIVATIONS, NORMS, FeedForward
 

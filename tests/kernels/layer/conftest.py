@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from kerneldyno.bench import check
 from kerneldyno.kernels.registry import Setup
 

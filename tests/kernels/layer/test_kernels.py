@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+
 from kerneldyno.kernels import registry
 from kerneldyno.kernels._int8 import rounded_per_token
 from kerneldyno.kernels.layer.encoder import encoder

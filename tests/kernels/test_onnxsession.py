@@ -1,0 +1,106 @@
+"""ONNX Runtime sessions: torch's memory in and out, quiet, and never somewhere else than asked."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from kerneldyno.kernels import _onnxsession
+from kerneldyno.kernels._onnxsession import constant, model, session, value
+from kerneldyno.kernels.registry import Setup
+
+onnx = pytest.importorskip("onnx")
+CPU = Setup(torch.device("cpu"))
+
+
+def one_node(operator: str, dtype: str, a: list[int | str], b: list[int | str], out: list[int | str], **attributes: Any) -> Any:
+    node = onnx.helper.make_node(operator, ["a", "b"], ["c"], **attributes)
+    return model([node], [value("a", dtype, a), value("b", dtype, b)], value("c", dtype, out))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "int32", "int64"])
+def test_reads_and_writes_torch_memory(dtype: str) -> None:
+    a, b = (torch.arange(12).reshape(shape).to(getattr(torch, dtype)) for shape in ((3, 4), (4, 3)))
+    loaded = session(one_node("MatMul", dtype, [3, 4], [4, 3], [3, 3]), CPU, ["a", "b"], "c")
+    out = torch.empty(3, 3, dtype=a.dtype)
+    assert loaded.run({"a": a, "b": b}, out) is out
+    assert torch.equal(out, a @ b)
+
+
+def test_reads_bfloat16_and_bool() -> None:
+    node = onnx.helper.make_node("Where", ["m", "a", "b"], ["c"])
+    cast = onnx.helper.make_node("Cast", ["c"], ["d"], to=1)
+    widened = [onnx.helper.make_node("Cast", [x], [f"{x}w"], to=1) for x in "ab"]
+    node.input[1:] = ["aw", "bw"]
+    inputs = [value("m", "bool", [4]), value("a", "bfloat16", [4]), value("b", "bfloat16", [4])]
+    loaded = session(model([*widened, node, cast], inputs, value("d", "float32", [4])), CPU, ["m", "a", "b"], "d")
+    a, b, m = torch.tensor([1, 2, 3, 4.0]).bfloat16(), -torch.ones(4).bfloat16(), torch.tensor([True, False, True, False])
+    assert loaded.run({"m": m, "a": a, "b": b}, torch.empty(4)).tolist() == [1, -1, 3, -1]
+
+
+def test_makes_strided_feeds_contiguous_and_leaves_them_alone() -> None:
+    loaded = session(one_node("Sub", "float32", ["n", 3], ["n", 3], ["n", 3]), CPU, ["a", "b"], "c")
+    a, b = torch.randn(3, 5).t(), torch.randn(1, 3).expand(5, 3)
+    assert torch.equal(loaded.run({"a": a, "b": b}, torch.empty(5, 3)), a - b)
+    assert a.stride() == (1, 5)
+    assert b.stride() == (0, 1)
+    a, b = torch.randn(2, 3), torch.randn(2, 3)  # another size, in the same session
+    assert torch.equal(loaded.run({"a": a, "b": b}, torch.empty(2, 3)), a - b)
+
+
+def test_constants_of_every_dtype_travel_with_the_graph() -> None:
+    weights = torch.tensor([[1, -128], [127, 5]], dtype=torch.int8)
+    node = onnx.helper.make_node("MatMulInteger", ["a", "w", "zero"], ["c"])
+    graph = model(
+        [node],
+        [value("a", "uint8", [2, 2])],
+        value("c", "int32", [2, 2]),
+        [constant("w", weights.t()), constant("zero", torch.tensor(3, dtype=torch.uint8))],
+    )
+    a = torch.tensor([[3, 255], [0, 4]], dtype=torch.uint8)
+    found = session(graph.SerializeToString(), CPU, ["a"], "c").run({"a": a}, torch.empty(2, 2, dtype=torch.int32))
+    assert torch.equal(found, (a.int() - 3) @ weights.t().int())
+
+
+@pytest.mark.parametrize("arena", [True, False])
+def test_options_keep_it_quiet_beside_torch(arena: bool) -> None:
+    import onnxruntime
+
+    options = _onnxsession._options(onnxruntime, Setup(torch.device("cpu"), arena=arena))
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.intra_op_num_threads == torch.get_num_threads()
+    assert options.inter_op_num_threads == 1
+    assert options.enable_cpu_mem_arena is arena
+    assert options.enable_mem_pattern is arena
+
+
+def test_an_unknown_kernel_is_an_error_in_a_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match=r"ONNX Runtime cannot run this graph on CPUExecutionProvider: .*MatMul"):
+        session(one_node("MatMul", "bfloat16", [3, 4], [4, 3], [3, 3]), CPU, ["a", "b"], "c")
+    captured = capfd.readouterr()
+    assert captured.out == ""
+
+
+def test_a_provider_other_than_asked_is_an_error() -> None:
+    fake = SimpleNamespace(InferenceSession=lambda *_, **__: SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"]))
+    with pytest.raises(RuntimeError, match="asked for CUDAExecutionProvider and chose CPUExecutionProvider"):
+        _onnxsession._load(fake, b"", None, "CUDAExecutionProvider", {})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_cuda_is_in_step_with_torchs_stream() -> None:
+    setup = Setup(torch.device("cuda"))
+    loaded = session(one_node("MatMul", "float32", [512, 512], [512, 512], [512, 512]), setup, ["a", "b"], "c")
+    stream = torch.cuda.Stream()
+    for place in (torch.cuda.default_stream(), stream):
+        with torch.cuda.stream(place):
+            a = torch.randn(512, 512, device="cuda")
+            torch.cuda._sleep(10_000_000)  # what is queued before must be waited for
+            b = a + 1
+            out = loaded.run({"a": a, "b": b}, torch.empty_like(a))
+            right = a.double() @ b.double()
+            torch.testing.assert_close(out.double(), right, rtol=0, atol=1e-2)
