@@ -20,6 +20,7 @@ from kerneldyno.kernels import presets, registry
 from kerneldyno.kernels.registry import Device, Kernel
 
 from . import environment, plan, privacy
+from .instruments import processor
 from .journal import Journal, read
 from .plan import Plan, UsageError
 from .records import PROTOCOLS, Environment, Manifest, Settings
@@ -141,7 +142,7 @@ def _settings(options: Options, chosen: Sequence[presets.Preset], device: Device
         seed=options.seed,
         energy=options.energy,
         budget_s=options.budget_s,
-        threads=options.threads or len(os.sched_getaffinity(0)),
+        threads=options.threads or processor.cores(),
         build_timeout_s=options.build_timeout_s or BUILD_TIMEOUT_S[device.kind],
         call_timeout_s=options.call_timeout_s,
         presets=options.presets or (("default",) if not options.axes else ()),

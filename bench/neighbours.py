@@ -23,6 +23,7 @@ from kerneldyno.kernels import registry
 from kerneldyno.kernels.registry import Device, Kernel, Problem, Run
 
 from . import environment, plan
+from .instruments import processor
 
 if TYPE_CHECKING:
     from .contender import Pool
@@ -76,7 +77,7 @@ def influences(kernels: Sequence[Kernel], problem: Problem, repeats: int) -> lis
     from .contender import Pool
     from .instruments.clock import CpuClock
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(processor.cores())
     torch.set_grad_enabled(False)
     setup = registry.Setup(torch.device("cpu"), problem.weights(3), problem.inputs(2))
     runs = {kernel.name: kernel.build(problem, setup) for kernel in kernels}
@@ -122,7 +123,7 @@ def _block(names: Sequence[str], runs: Mapping[str, Run], pool: Pool, clock: Clo
 def _again_as_a_worker() -> None:
     """Start over with the settings that workers have: allocators read them only at the start."""
     caches = Path(tempfile.mkdtemp(prefix="kerneldyno-"))
-    settings = environment.worker_environment(len(os.sched_getaffinity(0)), caches)
+    settings = environment.worker_environment(processor.cores(), caches)
     words = [sys.executable, "-P", "-m", "kerneldyno.bench.neighbours", *sys.argv[1:]]
     os.execve(sys.executable, words, {**os.environ, **settings})  # noqa: S606 - it replaces itself
 
