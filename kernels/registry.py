@@ -1,4 +1,4 @@
-"""What a kernel is: Problem, Setup, Kernel, the decorator that declares one and the loader that finds them all.
+"""What a kernel is, the decorator that declares one, and the loader that finds them all.
 
 No torch is imported here at run time, so that listing and planning stay cheap. Registration changes nothing
 global: the decorator only constructs a Kernel, and `load` looks through the modules for them.
@@ -12,179 +12,44 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any
 
 from ._standin import standing_in
+from .contract import (
+    DIRECTIONS,
+    DTYPES,
+    ITEM_BYTES,
+    OPERATORS,
+    SHORT_DTYPES,
+    Device,
+    Gradients,
+    Inputs,
+    Problem,
+    Run,
+    Setup,
+    Tensors,
+    Weights,
+)
 
 if TYPE_CHECKING:
     import torch
 
-DTYPES = ("float32", "bfloat16", "float16")
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-SHORT_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-DIRECTIONS = ("forward", "backward")
-OPERATORS = ("attention", "feedforward", "layer")
+__all__ = [
+    "DIRECTIONS", "DTYPES", "ITEM_BYTES", "OPERATORS", "SHORT_DTYPES", "Device", "Gradients", "Inputs", "Kernel", "KernelFileError",
+    "Problem", "Run", "Setup", "Tensors", "Weights", "differentiated", "holding", "kernel", "load", "problem_types",
+]  # fmt: skip
+
+KERNELS = Path(__file__).parent
 PLUGIN_PREFIX = "kerneldyno_plugin_"
 """Modules of files given from outside are named so."""
-
-Inputs = Any  # one frozen subclass of Tensors per operator, beside its Problem
-Weights = Any  # likewise, for operators that have weights; None otherwise
-Run = Callable[[Any], Any]  # inputs -> output tensor; in direction "backward" -> Gradients
 
 
 class KernelFileError(Exception):
     """A kernel file cannot be used; the message says which, why and what to do."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """A place where kernels run, as the machine describes it (no torch needed to know it)."""
-
-    kind: str
-    """"cpu" or "cuda"."""
-    index: int = 0
-    name: str = ""
-    """Model name, as shown to people."""
-    capability: tuple[int, int] | None = None
-    """CUDA compute capability, e.g. (9, 0); None on a CPU."""
-    memory_bytes: int = 0
-
-    def __str__(self) -> str:
-        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """Named tensors that belong together: what inputs and weights of every operator have in common."""
-
-    differentiable: ClassVar[tuple[str, ...]] = ()
-    """Fields with respect to which direction "backward" computes gradients."""
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The fields that are there, by name."""
-        return {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with other tensors under the given names."""
-        return replace(self, **changes)
-
-    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        """A copy with `change` applied to every tensor: `inputs.map(torch.clone)`, `inputs.map(lambda t: t.to(device))`."""
-        return replace(self, **{name: change(tensor) for name, tensor in self.tensors().items()})
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors together."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """What a kernel returns in direction "backward": its output and the gradient of every differentiable input."""
-
-    output: torch.Tensor
-    by_name: dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a kernel is built with."""
-
-    device: torch.device
-    weights: Weights = None
-    """The operator's weights on `device` in the problem's dtype; None for operators without weights."""
-    calibration: Inputs = None
-    """Inputs of the same problem, drawn from another seed: for pruning scores and static quantization."""
-    seed: int = 0
-    arena: bool = True
-    """False while peak memory is counted: a runtime with a caching allocator of its own turns it off then."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem(ABC):
-    """One size of one operator. It knows its mathematics; a kernel knows only how."""
-
-    dtype: str = "float32"
-    direction: str = "forward"
-
-    operator: ClassVar[str]
-    directions: ClassVar[tuple[str, ...]] = ("forward",)
-
-    def __post_init__(self) -> None:
-        """Raise ValueError with one clear sentence for an impossible problem; subclasses add their own checks."""
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype {self.dtype!r} is unknown: choose from {', '.join(DTYPES)}")
-        if self.direction not in self.directions:
-            known = ", ".join(self.directions)
-            raise ValueError(f"direction {self.direction!r} is not defined for {self.operator}: choose from {known}")
-
-    def require_positive(self, *names: str) -> None:
-        """Raise ValueError when one of the named fields is not a whole number of at least 1."""
-        for name in names:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} {value!r} is impossible: give a whole number of at least 1")
-
-    def fields(self) -> dict[str, Any]:
-        """Every field by name, in declaration order: plain values that can be written to JSON."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, int]:
-        """(batch, sequence length): the two axes along which reports lay problems out."""
-
-    @property
-    @abstractmethod
-    def tokens(self) -> int:
-        """Query tokens worked on in one call."""
-
-    @property
-    @abstractmethod
-    def label(self) -> str:
-        """Short and complete enough to tell two problems apart, e.g. "2x8x512x64 causal bf16"."""
-
-    @property
-    @abstractmethod
-    def features(self) -> frozenset[str]:
-        """What a kernel must `accept` to take this problem, e.g. {"causal", "padding"}."""
-
-    @abstractmethod
-    def inputs(self, seed: int, device: torch.device | str = "cpu") -> Inputs:
-        """Random N(0, 1) inputs in the problem's dtype; equal seeds give equal values on one device kind."""
-
-    def weights(self, seed: int, device: torch.device | str = "cpu") -> Weights:
-        """Random weights, scaled so that activations keep unit variance; None for an operator without weights."""
-        return None
-
-    @abstractmethod
-    def reference(self, inputs: Inputs, weights: Weights = None) -> torch.Tensor:
-        """The right answer, in float64: slow and obvious, in blocks where memory asks for it."""
-
-    @abstractmethod
-    def naive(self, inputs: Inputs, weights: Weights = None) -> torch.Tensor:
-        """The textbook formula in the problem's own dtype: its error is the yardstick of the error ratio."""
-
-    def gradients(self, inputs: Inputs, weights: Weights = None, *, naive: bool = False) -> Gradients:
-        """Float64 (or, if `naive`, same-dtype) output and gradients for `inputs.grad`; NotImplementedError if undefined."""
-        raise NotImplementedError(f"{self.operator} defines no backward direction")
-
-    def compared(self, output: torch.Tensor, inputs: Inputs) -> torch.Tensor:
-        """The part of an output that is defined: rows past a sequence's length may hold anything where a layer says so."""
-        return output
-
-    @abstractmethod
-    def flops(self) -> int:
-        """Multiply-adds counted twice, of the matrix products only; masked-out pairs of a causal problem not counted."""
-
-    @abstractmethod
-    def min_bytes(self) -> int:
-        """Bytes that any implementation must move once: inputs, weights and outputs."""
 
 
 @dataclass(frozen=True)
@@ -221,11 +86,18 @@ class Kernel:
 
     @property
     def source_hash(self) -> str:
-        """Changes when the kernel's file, its problem or a private module beside it changes."""
-        digest = hashlib.sha256()
+        """Changes when the kernel's file, its problem, or a private module that it may use changes.
+
+        A layer is made of kernels of the other operators, so theirs count too.
+        """
         own = Path(self.source)
-        shared = [own.with_name("problem.py"), *sorted(own.parent.glob("_*.py"))]
-        for path in [own, *shared]:
+        files = {own, *own.parent.glob("_*.py"), own.with_name("problem.py")}
+        if own.is_relative_to(KERNELS):
+            files |= {*KERNELS.glob("_*.py")}
+            if self.operator == "layer":
+                files |= {*KERNELS.glob("attention/*.py"), *KERNELS.glob("feedforward/*.py")}
+        digest = hashlib.sha256()
+        for path in sorted(files):
             if path.is_file():
                 digest.update(path.read_bytes())
         return digest.hexdigest()[:16]
