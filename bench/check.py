@@ -60,7 +60,9 @@ class Truth:
         """(largest, rms) error of the textbook formula, by name; at least half an ulp at the tensor's scale."""
         if self._yardstick is None:
             naive = self._compute(naive=True)
-            self._yardstick = {name: self._naive_error(naive[name], right) for name, right in self.expected.items()}
+            # a gradient that is exactly 0 (one key: nothing to choose) has the others' scale for its rounding errors
+            widest = max(float(right.abs().max()) for right in self.expected.values())
+            self._yardstick = {name: self._naive_error(naive[name], right, widest) for name, right in self.expected.items()}
         return self._yardstick
 
     def _compute(self, *, naive: bool) -> dict[str, torch.Tensor]:
@@ -69,12 +71,12 @@ class Truth:
         formula = self.problem.naive if naive else self.problem.reference
         return named(formula(self.inputs, self.weights), self.problem, self.inputs)
 
-    def _naive_error(self, naive: torch.Tensor, right: torch.Tensor) -> tuple[float, float]:
+    def _naive_error(self, naive: torch.Tensor, right: torch.Tensor, widest: float) -> tuple[float, float]:
+        half_ulp = 0.5 * torch.finfo(getattr(torch, self.problem.dtype)).eps
         error = naive.double() - right
-        floor = 0.5 * torch.finfo(getattr(torch, self.problem.dtype)).eps * float(right.abs().max())
-        rms_floor = 0.5 * torch.finfo(getattr(torch, self.problem.dtype)).eps * _rms(right)
-        tiny = torch.finfo(torch.float64).tiny
-        return max(float(error.abs().max()), floor, tiny), max(_rms(error), rms_floor, tiny)
+        largest, rms = float(right.abs().max()), _rms(right)
+        floors = (half_ulp * (largest or widest), half_ulp * (rms or widest), torch.finfo(torch.float64).tiny)
+        return max(float(error.abs().max()), floors[0], floors[2]), max(_rms(error), floors[1], floors[2])
 
 
 def named(output: Any, problem: Problem, inputs: Any) -> dict[str, torch.Tensor]:

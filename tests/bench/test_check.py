@@ -180,6 +180,15 @@ def test_gradients_are_checked_by_name(kernels):
         check.verify(answer, kernels["attention/sdpa"], setup, truth)
 
 
+def test_gradients_that_are_exactly_zero_leave_room_for_rounding(kernels):
+    problem = Attention(batch=1, heads=2, q_len=5, kv_len=1, head_dim=16, direction="backward")
+    truth = truth_of(problem)
+    setup = Setup(CPU)
+    answer = kernels["attention/sdpa"].build(problem, setup)(truth.inputs)
+    assert not truth.expected["grad q"].any()
+    check.verify(answer, kernels["attention/sdpa"], setup, truth)
+
+
 def test_an_approximate_kernel_is_held_to_its_claim(kernels):
     problem = Attention(batch=1, heads=4, q_len=64, head_dim=32)
     truth = truth_of(problem)

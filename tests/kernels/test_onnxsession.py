@@ -95,11 +95,11 @@ def test_a_provider_other_than_asked_is_an_error() -> None:
 def test_cuda_is_in_step_with_torchs_stream() -> None:
     setup = Setup(torch.device("cuda"))
     loaded = session(one_node("MatMul", "float32", [512, 512], [512, 512], [512, 512]), setup, ["a", "b"], "c")
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     for place in (torch.cuda.default_stream(), stream):
         with torch.cuda.stream(place):
             a = torch.randn(512, 512, device="cuda")
-            torch.cuda._sleep(10_000_000)  # what is queued before must be waited for
+            torch.cuda._sleep(10_000_000)  # type: ignore[no-untyped-call] # what is queued before must be waited for
             b = a + 1
             out = loaded.run({"a": a, "b": b}, torch.empty_like(a))
             right = a.double() @ b.double()

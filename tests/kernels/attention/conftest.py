@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kerneldyno.kernels.attention.problem import Attention, AttentionInputs
-from kerneldyno.kernels.registry import Kernel, Run, Setup
+from kerneldyno.kernels.registry import Gradients, Kernel, Run, Setup
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -40,7 +40,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+@pytest.fixture(params=list(CASES.values()), ids=list(CASES))
 def case(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Arguments of a small Attention problem, dtype and direction left open."""
     return {**SIZES, **request.param}
@@ -93,14 +93,15 @@ def judged(kernel: Kernel, problem: Attention, inputs: AttentionInputs | None = 
     found = run(inputs)
     for name, tensor in inputs.tensors().items():
         assert torch.equal(tensor, before.tensors()[name]), f"{name} was changed"
-    if problem.direction == "backward":
-        right, naive = problem.gradients(inputs), problem.gradients(inputs, naive=True)
-        assert_close(found.output, naive.output, right.output)
+    if isinstance(found, Gradients):
+        gradients, naive = problem.gradients(inputs), problem.gradients(inputs, naive=True)
+        assert_close(found.output, naive.output, gradients.output)
         for name in inputs.differentiable:
-            assert_close(found.by_name[name], naive.by_name[name], right.by_name[name], size=right.by_name["v"])
+            assert_close(found.by_name[name], naive.by_name[name], gradients.by_name[name], size=gradients.by_name["v"])
         return found.output
     exact = problem.reference(inputs)
     right = kernel.claim(problem, setup, inputs) if kernel.claim else exact
+    assert isinstance(found, torch.Tensor)
     assert_close(found, problem.naive(inputs), right, exact)
     memory = {tensor.untyped_storage().data_ptr() for tensor in inputs.tensors().values()}
     assert found.untyped_storage().data_ptr() not in memory

@@ -6,6 +6,7 @@ A script of its own: the interpreter is chosen by TRITON_INTERPRET before Triton
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from kerneldyno.kernels.attention._fused_triton import attend, tile
 from kerneldyno.kernels.attention.problem import Attention, AttentionInputs
 from kerneldyno.kernels.registry import ITEM_BYTES
 
-CASES = [
+CASES: list[dict[str, Any]] = [
     {"q_len": 1, "kv_len": 1},
     {"q_len": 1, "kv_len": 300, "heads": 8, "kv_heads": 2, "causal": True, "padding": True, "batch": 2},
     {"q_len": 127},

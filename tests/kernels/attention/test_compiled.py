@@ -15,7 +15,7 @@ from kerneldyno.kernels.registry import Device
 needs_compiler = pytest.mark.skipif(
     compiled.why_not(Attention(q_len=8), Device("cpu")) is not None, reason="torch.compile needs a C++ compiler on a CPU"
 )
-SIZES = {"batch": 2, "heads": 4, "kv_heads": 2, "q_len": 70, "kv_len": 101, "head_dim": 32, "causal": True, "padding": True}
+SIZES: dict[str, Any] = {"batch": 2, "heads": 4, "kv_heads": 2, "q_len": 70, "kv_len": 101, "head_dim": 32, "causal": True, "padding": True}
 
 
 @needs_compiler

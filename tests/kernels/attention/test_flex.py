@@ -17,7 +17,9 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def blocks(counts: torch.Tensor, numbers: torch.Tensor, row: int, i: int) -> set[int]:
+def blocks(counts: torch.Tensor | None, numbers: torch.Tensor | None, row: int, i: int) -> set[int]:
+    assert counts is not None
+    assert numbers is not None
     return set(numbers[row, 0, i, : int(counts[row, 0, i])].tolist())
 
 
@@ -26,11 +28,14 @@ def blocks(counts: torch.Tensor, numbers: torch.Tensor, row: int, i: int) -> set
 def test_block_map_is_what_the_mask_says(q_len: int, kv_len: int, causal: bool) -> None:
     problem = Attention(batch=3, heads=1, q_len=q_len, kv_len=kv_len, head_dim=8, causal=causal, padding=True)
     inputs = problem.inputs(0)
+    assert inputs.lengths is not None
     found = block_mask(problem, inputs.lengths, lengths_matter=True)
-    visible = problem.visible(inputs).expand(3, 1, q_len, kv_len)[:, 0]
+    mask = problem.visible(inputs)
+    assert mask is not None
+    visible = mask.expand(3, 1, q_len, kv_len)[:, 0]
     for b in range(3):
-        for i, rows in enumerate(visible[b].split(BLOCK, dim=0)):
-            tiles = rows.split(BLOCK, dim=1)
+        for i, rows in enumerate(torch.split(visible[b], BLOCK, dim=0)):
+            tiles = torch.split(rows, BLOCK, dim=1)
             full = blocks(found.full_kv_num_blocks, found.full_kv_indices, b, i)
             some = blocks(found.kv_num_blocks, found.kv_indices, b, i)
             assert full == {j for j, tile in enumerate(tiles) if tile.shape == (BLOCK, BLOCK) and tile.all()}

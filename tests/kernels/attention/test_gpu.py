@@ -44,7 +44,16 @@ def test_gradients_are_right(name: str, case: dict[str, Any], judge: Callable[..
 @pytest.mark.parametrize("name", SLOW_TO_BUILD)
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_compiled_ones(name: str, direction: str, judge: Callable[..., torch.Tensor]) -> None:
-    sizes = {"batch": 2, "heads": 4, "kv_heads": 2, "q_len": 129, "kv_len": 300, "head_dim": 64, "causal": True, "padding": True}
+    sizes: dict[str, Any] = {
+        "batch": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "q_len": 129,
+        "kv_len": 300,
+        "head_dim": 64,
+        "causal": True,
+        "padding": True,
+    }
     judge_on_gpu(name, Attention(**sizes, dtype="bfloat16", direction=direction), judge)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kerneldyno.kernels._onnxsession import session
-from kerneldyno.kernels.attention.int8 import centred, graph, int8, quantized
+from kerneldyno.kernels.attention.int8 import centred, claim, graph, int8, quantized
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Setup
 
@@ -58,7 +58,7 @@ def test_scores_come_from_integers_signed_or_not(signed_keys: bool, more: dict[s
     if problem.causal:
         feeds["mask"] = torch.zeros(1, 1, 33, 33).masked_fill(~problem.causal_mask("cpu"), -torch.inf)
     found = session(model, setup, list(feeds), "output").run(feeds, torch.empty_like(inputs.q))
-    torch.testing.assert_close(found.double(), int8.claim(problem, setup, inputs), rtol=0, atol=3e-6)
+    torch.testing.assert_close(found.double(), claim(problem, setup, inputs), rtol=0, atol=3e-6)
 
 
 def test_quantization() -> None:

@@ -62,7 +62,8 @@ def test_padding_does_not_count() -> None:
 def test_half_of_the_work_is_gone(build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Attention(heads=8, kv_heads=4, q_len=64)
     run, _ = build(pruned, problem)
-    attend, shapes = torch.nn.functional.scaled_dot_product_attention, []
+    attend: Callable[..., torch.Tensor] = torch.nn.functional.scaled_dot_product_attention
+    shapes: list[tuple[int, ...]] = []
 
     def watched(*qkv: torch.Tensor, **options: Any) -> torch.Tensor:
         shapes.extend(tensor.shape for tensor in qkv)

@@ -57,10 +57,13 @@ def test_a_backend_that_cannot_serve_raises_and_does_not_fall_back(build: Callab
 
 
 def test_forcing_leaves_the_choice_of_others_alone(build: Callable[..., Any]) -> None:
-    before = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()
+    def enabled() -> tuple[bool, bool]:
+        return torch._C._get_flash_sdp_enabled(), torch._C._get_math_sdp_enabled()
+
+    before = enabled()
     run, _ = build(sdpa_math, Attention(q_len=8))
     run(Attention(q_len=8).inputs(0))
-    assert (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()) == before
+    assert enabled() == before
 
 
 @pytest.mark.parametrize(
@@ -90,4 +93,4 @@ def test_forcing_leaves_the_choice_of_others_alone(build: Callable[..., Any]) ->
 )
 def test_refusals(kernel: Kernel, changes: dict[str, Any], device: Device, sentence: str | None) -> None:
     found = kernel.why_not(Attention(**{"q_len": 256, "dtype": "bfloat16", **changes}), device)
-    assert found == sentence if sentence is None else sentence in found
+    assert found is None if sentence is None else sentence in (found or "")
