@@ -130,7 +130,7 @@ def _conclude(folder: Path, ended: str) -> int:
     path = page.render(folder)
     frames = frame.load(folder)
     results = frames.results
-    summary(console, results, frames.winners)
+    summary(console, results, frames.winners, frames.run.groups)
     console.print(f"report: {path}", soft_wrap=True, highlight=False)
     if ended == "interrupted":
         return EXIT_INTERRUPTED

@@ -125,7 +125,8 @@ class Runner:
         spent: dict[str, float] = {}
         for message in self._hear(self._request("group", cases=cases, first=first)):
             if isinstance(message, Doing):
-                self.journal.append(Attempt(case=message.case, phase=message.phase))
+                # in the rounds all cases of the group take turns: if the harness dies there, nobody is to blame
+                self.journal.append(Attempt(case="" if message.phase == "timing" else message.case, phase=message.phase))
                 self.progress.doing(by_id[message.case], message.phase)
             elif isinstance(message, Done):
                 self._accept(message.measurement)
@@ -214,8 +215,9 @@ class Runner:
 
     def _quarantine(self) -> None:
         """Give up on cases during which the whole harness died repeatedly."""
+        planned = {case.id for case in self.plan.cases}
         for case, times in self.journal.run.suspects.items():
-            if times >= QUARANTINE and case not in self.measurements:
+            if times >= QUARANTINE and case in planned - self.measurements.keys():
                 reason = f"the harness died {times} times while measuring this case: measure it alone in a run of its own to find out why"
                 self._record(Measurement(case=case, status="failed", reason=reason))
 

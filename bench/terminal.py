@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from .records import STATUSES, Case, Measurement, Settings
+from .records import STATUSES, Case, GroupDone, Measurement, Settings
 from .stats import latency
 
 if TYPE_CHECKING:
@@ -96,35 +97,47 @@ def outcome(measurement: Measurement) -> str:
     return f"{seconds(interval.estimate)}{spread}{rms}{marks}"
 
 
-def summary(console: Console, results: pd.DataFrame, winners: pd.DataFrame) -> None:
-    """The fastest exact kernel of every shape, what did not work, and how many cases ended how."""
+def summary(console: Console, results: pd.DataFrame, winners: pd.DataFrame, groups: Sequence[GroupDone] = ()) -> None:
+    """The fastest exact kernel of every shape, what did not work, where the time went, and how many cases ended how."""
     if len(winners):
         console.print(_winners_table(winners))
     for row in results[results["status"].isin(["wrong", "failed", "timeout", "invalid"])].to_dict("records"):
         told = f"{row['kernel']} at {row['label']}: {row['reason']}"
         console.print(f"[{STYLES[row['status']]}]{row['status']}[/] {escape(told)}", highlight=False)
+    if groups:
+        console.print(_where_time_went(groups), highlight=False)
     counts = Counter(results["status"])
     told = [f"{counts[status]} {status}" for status in (*STATUSES, "missing") if counts[status]]
     console.print(f"{len(results)} cases: {', '.join(told)}", highlight=False)
+
+
+def _where_time_went(groups: Sequence[GroupDone]) -> str:
+    """Wall time of the groups by phase, the largest share first."""
+    wall_s = sum(group.wall_s for group in groups)
+    spent: Counter[str] = Counter()
+    for group in groups:
+        spent.update(group.phases_s)
+    shares = ", ".join(f"{phase} {used / wall_s:.0%}" for phase, used in spent.most_common() if used >= 0.005 * wall_s)
+    return f"{duration(wall_s)} of measuring: {shares}"
 
 
 def _winners_table(winners: pd.DataFrame) -> Table:
     import pandas as pd  # only here: progress must be there at once
 
     table = Table(title="Fastest exact kernel per shape", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("operator", "shape", "fastest", "next"):
+    for name in ("shape", "fastest"):
         table.add_column(name)
     for name in ("latency", "speedup"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("against")
-    for row in winners[winners["division"] == "exact"].to_dict("records"):
-        fastest, runner_up = _short(row["kernel"]), _short(row["runner_up"])
-        speedup = f"{row['speedup']:.2f}×" if pd.notna(row["speedup"]) else "–"
-        cells = (
-            row["operator"], row["label"], f"{fastest} = {runner_up}" if row["tie"] else fastest, "tie" if row["tie"] else runner_up,
-            seconds(row["latency_s"]), speedup, _short(row["baseline"]),
-        )  # fmt: skip
-        table.add_row(*(escape(cell) for cell in cells))
+    table.add_column("over", no_wrap=True)
+    exact = winners[winners["division"] == "exact"].sort_values("operator", kind="stable")
+    for operator, rows in exact.groupby("operator", sort=False):
+        table.add_section()
+        for row in rows.to_dict("records"):
+            tied = f" = {_short(row['runner_up'])}" if row["tie"] else ""
+            speedup = f"{row['speedup']:.2f}×" if pd.notna(row["speedup"]) else "–"
+            label, fastest = f"{operator} {row['label']}", _short(row["kernel"]) + tied
+            table.add_row(escape(label), escape(fastest), seconds(row["latency_s"]), speedup, escape(_short(row["baseline"])))
     return table
 
 

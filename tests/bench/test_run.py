@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from kerneldyno.bench import launch
-from kerneldyno.bench.journal import read
+from kerneldyno.bench.journal import Journal, read
 from kerneldyno.bench.plan import UsageError
+from kerneldyno.bench.records import Attempt, Session
 
 PLUGIN = Path(__file__).with_name("five_kernels.py")
 TINY = {"batch": [1], "seq_len": [32], "heads": [2], "head_dim": [16]}
@@ -140,6 +141,23 @@ def test_a_budget_stops_in_time_and_resuming_finishes(tmp_path):
     _, ended = launch.resume(folder, (), None, Silent())
     assert ended == "finished"
     assert len(read(folder).measurements) == 6
+
+
+def test_a_case_during_which_the_harness_died_twice_is_not_tried_again(tmp_path):
+    folder, ended = launch.launch(options(tmp_path, kernels=("eager", "sdpa"), budget_s=1e-6), Silent())
+    assert ended == "budget"
+    stored = read(folder).manifest
+    killer = next(case for case in stored.cases if case.kernel == "attention/sdpa")
+    for _ in range(2):  # two sessions that end in the middle of this case
+        with Journal.resume(folder, stored) as journal:
+            journal.append(Session("now"))
+            journal.append(Attempt(case=killer.id, phase="build"))
+    _, ended = launch.resume(folder, (), None, Silent())
+    assert ended == "finished"
+    found = by_kernel(read(folder))
+    assert found["attention/eager"].status == "ok"
+    assert found["attention/sdpa"].status == "failed"
+    assert "died 2 times" in found["attention/sdpa"].reason
 
 
 def test_a_second_run_on_the_same_device_is_refused(tmp_path):

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from kerneldyno.bench import terminal
 from kerneldyno.bench.plan import Group, Plan
-from kerneldyno.bench.records import PROTOCOLS, Case, Distance, Measurement, Process, Settings, Warn
+from kerneldyno.bench.records import PROTOCOLS, Case, Distance, GroupDone, Measurement, Process, Settings, Warn
 
 
 def case(kernel="attention/a"):
@@ -69,13 +69,12 @@ def test_the_summary_counts_and_names():
         "operator": "attention", "label": "L", "kernel": "attention/a", "runner_up": None, "tie": False, "latency_s": 0.001, "speedup": None,
         "baseline": "attention/sdpa", "division": "exact",
     }  # fmt: skip
-    terminal.summary(
-        Console(file=out, width=100),
-        pd.DataFrame(rows),
-        pd.DataFrame([winner, {**winner, "division": "approximate", "kernel": "attention/z"}]),
-    )
+    groups = [GroupDone(group="g", wall_s=100.0, phases_s={"build": 30.0, "timing": 70.0})] * 2
+    others = [winner, {**winner, "division": "approximate", "kernel": "attention/zzz"}]
+    terminal.summary(Console(file=out, width=100), pd.DataFrame(rows), pd.DataFrame(others), groups)
     text = out.getvalue()
     assert "3 cases: 1 ok, 1 failed, 1 missing" in text
     assert "attention/b at L: build: [x]" in text
     assert "1 ms" in text
+    assert "3 min of measuring: timing 70%, build 30%" in text
     assert "zzz" not in text  # approximate kernels never win against exact ones
