@@ -24,7 +24,7 @@ def install(session: nox.Session, *what: str) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure: `nox -s bench`, or with options of `kerneldyno run`: `nox -s bench -- --preset smoke`."""
-    install(session, ".[run]")
+    install(session, "--editable", ".[run]")  # editable, so that the run can name the commit that it measured
     # a run that found wrong kernels exits with 5 and one that was stopped with 130: nox reports both as they are
     session.run("kerneldyno", "run", *session.posargs)
 

@@ -82,6 +82,8 @@ class Contender:
     """A rough idea of one call, for planning legs."""
     samples: list[Sample] = field(default_factory=list)
     warmup_calls: int = 0
+    broken: str | None = None
+    """What it raised while it was timed."""
     last: tuple[Any, int] | None = None
     """The last timed output, and the variant of the inputs that it was computed from."""
     _ready: list[Any] = field(default_factory=list)
@@ -89,7 +91,9 @@ class Contender:
 
     @property
     def samples_per_leg(self) -> int:
-        """As many as fit into a leg, at least one."""
+        """As many as fit into a leg, at least one; one when enough were taken and it only keeps the others company."""
+        if self.rule.is_finished:
+            return 1
         fitting = round(LEG_S / max(self.calls * self.call_s, 1e-9))
         return min(max(fitting, 1), MOST_SAMPLES_PER_LEG)
 

@@ -22,8 +22,17 @@ from .records import Environment
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
-"""Without these glibc gives pages back and fetches them again depending on what ran before: 2-4 x in latency."""
+QUIET = {
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "GOMP_SPINCOUNT": "10000",
+}
+"""What keeps a kernel from disturbing its neighbour in the rounds.
+
+Without the first two glibc gives pages back and fetches them again depending on what ran before: 2-4 x in latency. With
+OpenMP's own spin count torch's idle threads kept spinning for milliseconds: ONNX Runtime looked 1.35 x slower beside a torch
+kernel than alone. 10 000 turns are about 0.3 ms: long enough for torch's own next operation, gone before the next leg.
+"""
 MEASURING_PACKAGES = ("torch", "triton", "onnxruntime-gpu", "onnxruntime", "onnx", "torchao", "jax", "numpy")
 """Their versions decide what a number means: they belong to the fingerprint."""
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -94,7 +103,7 @@ def describe(device: Device, threads: int) -> Environment:
         memory_bytes=processor.memory_bytes(),
         threads=threads,
         gpu=_gpu(device) if device.kind == "cuda" else None,
-        malloc=dict(MALLOC),
+        worker_settings=dict(QUIET),
         commit=commit(),
     )
 
@@ -105,7 +114,7 @@ def worker_environment(threads: int, cache_dir: Path) -> dict[str, str]:
     Compilers cache under `cache_dir`: give a new folder per run, or builds are warm. CUDA counts devices as NVML does.
     """
     return {
-        **MALLOC,
+        **QUIET,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),

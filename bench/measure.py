@@ -156,39 +156,48 @@ class GroupMeasurer:
         return int(np.clip(np.ceil(CACHES_PER_POOL * cache / max(self.truths[0].inputs.nbytes, 1)), 2, MOST_SLOTS))
 
     def _rounds(self, contenders: list[Contender]) -> None:
-        """Sample all contenders in rounds of random order until each one's stopping rule is content."""
+        """Sample all contenders in rounds of random order until every one's stopping rule is content.
+
+        One that is content stays in the rounds with a single sample, so that all have seen the same stretch of time: on a
+        machine whose speed drifts, medians of different stretches could not be compared.
+        """
         for contender in contenders:
             self.channel.say(Doing(contender.case.id, "timing"))
         with self._phase("timing"):
-            active, round_number = list(contenders), 0
-            while active and not self.stop():
+            round_number = 0
+            while not self.stop() and not all(contender.rule.is_finished for contender in contenders):
                 self.pool.refresh(round_number)
                 readings = [self.watch.read()]
-                for i in self.rng.permutation(len(active)):
-                    self._timed(active[i], contenders, round_number)
+                for i in self.rng.permutation(len(contenders)):
+                    self._timed(contenders[i], round_number)
                 readings.append(self.watch.read())
+                self._drop_broken(contenders)
                 if any(reading.throttled for reading in readings):
                     self.dropped_rounds += 1
                     for contender in contenders:
                         contender.forget_round(round_number)
-                active = [c for c in active if c in contenders and not c.rule.is_finished]
                 round_number += 1
 
-    def _timed(self, contender: Contender, contenders: list[Contender], round_number: int) -> None:
+    def _drop_broken(self, contenders: list[Contender]) -> None:
+        for contender in [contender for contender in contenders if contender.broken]:
+            self._drop(contender, contenders, "failed", f"timing: {contender.broken}")
+
+    def _timed(self, contender: Contender, round_number: int) -> None:
         self.recorder.mark(contender.index)
         started = time.perf_counter()
         try:
             self._leg(contender, round_number)
         except Exception as error:  # noqa: BLE001 - as in _guarded
-            self._drop(contender, contenders, "failed", f"timing: {sentence(error)}")
+            contender.broken = sentence(error)
         self.recorder.clear()
         contender.note("timing", time.perf_counter() - started)
 
     def _leg(self, contender: Contender, round_number: int) -> None:
-        """One call that is thrown away, since the neighbours left their marks on the caches; then samples."""
+        """One sample is thrown away, since the neighbours left their marks on caches and threads; then those that count."""
         run = contender.run
         assert run is not None
-        run(contender.slots(self.pool, self.pool.take(1))[0])
+        for item in contender.slots(self.pool, self.pool.take(contender.calls)):
+            run(item)
         for _ in range(contender.samples_per_leg):
             chosen = self.pool.take(contender.calls)
             inputs = contender.slots(self.pool, chosen)

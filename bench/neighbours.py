@@ -58,7 +58,7 @@ def main(
     repeats: Annotated[int, typer.Option(help="How often each pair is measured, alone and interleaved in turn.")] = 6,
 ) -> None:
     """Print the influence of every kernel on every other; exit with 5 when one is beyond 3 %."""
-    if not environment.MALLOC.items() <= os.environ.items():
+    if not environment.QUIET.items() <= os.environ.items():
         _again_as_a_worker()
     chosen, problem = _contestants(operator, tuple(filter(None, kernels.split(","))), batch, seq_len)
     found = influences(chosen, problem, repeats)
@@ -111,7 +111,8 @@ def _block(names: Sequence[str], runs: Mapping[str, Run], pool: Pool, clock: Clo
     until, rounds = clock.now() + BLOCK_S * len(names), 0
     while clock.now() < until or len(samples) < FEWEST_SAMPLES:
         for name in names:
-            runs[name](pool.slots[0])
+            for i in pool.take(calls[name]):
+                runs[name](pool.slots[i])
             for _ in range(SAMPLES_PER_LEG):
                 seconds = clock.time(runs[name], [pool.slots[i] for i in pool.take(calls[name])]).seconds
                 if name == names[0] and rounds >= THROWN_AWAY:

@@ -227,7 +227,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     build_timeout_s: float = 180.0
     call_timeout_s: float = 30.0
-    case_timeout_s: float = 240.0
     presets: tuple[str, ...] = ()
     load: tuple[str, ...] = ()
     """File names (never paths) of --load plugins."""
@@ -252,8 +251,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     gpu: dict[str, Any] | None = None
     """Driver, CUDA, power limit, clocks and whether they are locked; None without a GPU."""
-    malloc: dict[str, str] = {}
-    """The malloc settings that workers start with."""
+    worker_settings: dict[str, str] = {}
+    """Environment variables that every worker starts with so that kernels leave their neighbours alone."""
     commit: str | None = None
     """Of the kerneldyno checkout, "-dirty" appended when it was changed."""
 
@@ -263,7 +262,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         gpu = {key: self.gpu[key] for key in ("driver_major", "cuda", "power_limit_w") if self.gpu and key in self.gpu}
         key = [
             self.device, self.device_name, self.python.rsplit(".", 1)[0], sorted(self.versions.items()), self.cpu_name,
-            self.cpu_cores, self.cpu_features, self.threads, sorted(gpu.items()), sorted(self.malloc.items()),
+            self.cpu_cores, self.cpu_features, self.threads, sorted(gpu.items()), sorted(self.worker_settings.items()),
         ]  # fmt: skip
         return hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:16]
 

@@ -80,8 +80,8 @@ _DEFAULT_CPU = Preset(
         *(attention(batch=b, q_len=s, **SEED_HEADS) for b, s in [(1, 512), (1, 128), (1, 2048), (4, 512), (4, 128)]),
         attention(batch=1, q_len=512, causal=True, **SEED_HEADS),
         attention(batch=4, q_len=1, kv_len=2048, heads=8, kv_heads=2, head_dim=64),
-        *(feedforward(batch=b, seq_len=s, **SEED) for b, s in [(1, 512), (1, 128), (1, 2048), (4, 512), (4, 128)]),
-        *(layer(batch=b, seq_len=s, heads=8, **SEED) for b, s in [(1, 512), (1, 128), (4, 512), (4, 128)]),
+        *(feedforward(batch=b, seq_len=s, **SEED) for b, s in [(1, 512), (1, 128), (1, 2048), (4, 128)]),
+        *(layer(batch=b, seq_len=s, heads=8, **SEED) for b, s in [(1, 512), (1, 128), (4, 128)]),
     ),
 )
 
@@ -94,9 +94,9 @@ _DEFAULT_CUDA = Preset(
         *(attention(batch=b, q_len=s, heads=32, head_dim=64, causal=True) for b, s in [(4, 4096), (16, 1024)]),
         attention(batch=1, q_len=8192, causal=True, **LLAMA_8B),
         attention(batch=32, q_len=1, kv_len=4096, **LLAMA_8B),
-        *(feedforward(batch=b, seq_len=s, **LLAMA_8B_MLP) for b, s in [(1, 4096), (1, 1024), (16, 1)]),
+        *(feedforward(batch=b, seq_len=s, **LLAMA_8B_MLP) for b, s in [(1, 4096), (16, 1)]),
         feedforward(batch=8, seq_len=512, dim=1024, hidden_dim=4096, activation="gelu"),
-        *(layer(batch=b, seq_len=s, heads=16, dim=1024, hidden_dim=4096) for b, s in [(8, 512), (32, 512), (1, 2048)]),
+        *(layer(batch=b, seq_len=s, heads=16, dim=1024, hidden_dim=4096) for b, s in [(8, 512), (1, 2048)]),
     ),
 )
 

@@ -79,7 +79,7 @@ def machine(run: Run) -> list[tuple[str, str]]:
         ("Python", environment.python),
         ("packages", ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))),
         ("GPU", ", ".join(f"{name} {value}" for name, value in (environment.gpu or {}).items())),
-        ("malloc", ", ".join(f"{name}={value}" for name, value in environment.malloc.items())),
+        ("worker settings", ", ".join(f"{name}={value}" for name, value in environment.worker_settings.items())),
         ("kerneldyno", run.manifest.version + (f", commit {environment.commit}" if environment.commit else "")),
         ("run", f"{run.folder}, created {run.manifest.created}, {units.count(run.sessions, 'session')}, seed {run.manifest.settings.seed}"),
         ("fingerprint", environment.fingerprint),

@@ -40,7 +40,7 @@ def winners(run: Run) -> pd.DataFrame:
 
 def _contest(entries: list[Entry], base: Measurement | None) -> dict[str, Any]:
     """The row of one division of one problem."""
-    ranked = sorted(entries, key=lambda entry: entry[2])
+    ranked = _ranked(entries, base)
     lead = paired(ranked[0][1], ranked[1][1]) if len(ranked) > 1 else None
     if lead is not None and lead.estimate < 1.0:  # the paired rounds know better than the two medians
         ranked[0], ranked[1] = ranked[1], ranked[0]
@@ -63,6 +63,17 @@ def _contest(entries: list[Entry], base: Measurement | None) -> dict[str, Any]:
         "tie": len(ranked) > 1 and (lead is None or stats.is_tie(lead)),
         "contestants": len(ranked),
     }
+
+
+def _ranked(entries: list[Entry], base: Measurement | None) -> list[Entry]:
+    """Fastest first: by paired speedup over the baseline, which a drifting machine leaves alone; else by latency."""
+    speedups = {}
+    for entry in entries:
+        against = paired(entry[1], base) if base is not None and base.status == "ok" else None
+        if against is None:
+            return sorted(entries, key=lambda entry: entry[2])
+        speedups[entry[0].id] = against.estimate
+    return sorted(entries, key=lambda entry: -speedups[entry[0].id])
 
 
 def paired(faster: Measurement, slower: Measurement) -> Interval | None:

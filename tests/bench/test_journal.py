@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kerneldyno.bench import _journal_lines as lines
 from kerneldyno.bench import journal
 from kerneldyno.bench.journal import (

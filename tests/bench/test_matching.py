@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+
 from kerneldyno.bench.matching import differences
 from kerneldyno.bench.records import PROTOCOLS, Case, Environment, Manifest, Settings
 
@@ -40,7 +41,7 @@ def with_machine(**changes: object) -> Manifest:
     [
         MANIFEST,
         changed(MANIFEST, created="2026-01-01T00:00:00+00:00", version="0.1.1"),
-        with_settings(budget_s=60.0, build_timeout_s=1.0, call_timeout_s=1.0, case_timeout_s=1.0, command="another"),
+        with_settings(budget_s=60.0, build_timeout_s=1.0, call_timeout_s=1.0, command="another"),
         with_machine(python="3.11.9", memory_bytes=1, commit="abcdef", os="Linux 7"),
         with_machine(gpu={**MACHINE.gpu, "clock_mhz": 1410}),  # measured, so never compared
         changed(MANIFEST, cases=[changed(CASE, problem={"shape": [2, 3], "batch": 1})]),  # as JSON brings it back
@@ -66,7 +67,7 @@ def test_what_does_not_change_the_meaning_of_a_number_may_differ(current: Manife
         (with_machine(gpu={**MACHINE.gpu, "driver_major": 580}), ["driver_major: 570 there, 580 here"]),
         (with_machine(gpu=None),
          ["cuda: 12.8 there, none here", "driver_major: 570 there, none here", "power_limit_w: 700 there, none here"]),
-        (with_machine(malloc={"MALLOC_ARENA_MAX": "1"}), ["MALLOC_ARENA_MAX: none there, 1 here"]),
+        (with_machine(worker_settings={"MALLOC_ARENA_MAX": "1"}), ["MALLOC_ARENA_MAX: none there, 1 here"]),
         (changed(MANIFEST, sources={"attention/eager": "ff", "attention/new": "cc"}),
          ["the source of kernel attention/eager has changed", "kernel attention/new is new", "kernel attention/sdpa is gone"]),
         (changed(MANIFEST, cases=[]), ["case attention/eager 1x8x128x64: no longer planned"]),
@@ -80,7 +81,7 @@ def test_each_difference_is_told_with_both_values(current: Manifest, told: list[
 
 
 OTHERS = {
-    "versions": {"torch": "9"}, "malloc": {"A": "1"}, "gpu": {"driver_major": 1}, "cpu_features": ("x",), "python": "4.0",
+    "versions": {"torch": "9"}, "worker_settings": {"A": "1"}, "gpu": {"driver_major": 1}, "cpu_features": ("x",), "python": "4.0",
     "cpu_cores": 99, "memory_bytes": 99, "threads": 99,
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kerneldyno.bench.records import (
     PROTOCOLS,
     STATUSES,
@@ -29,7 +30,7 @@ MACHINE = Environment(
     device="cuda:0", device_name="NVIDIA H100", os="Linux", python="3.11.7", versions={"torch": "2.13.0", "triton": "3.7.1"},
     cpu_name="Some CPU", cpu_cores=8, cpu_features=("avx2",), memory_bytes=1 << 36, threads=8,
     gpu={"driver_major": 570, "cuda": "12.8", "power_limit_w": 700, "clock_mhz": 1980, "temperature_c": 41},
-    malloc={"MALLOC_TRIM_THRESHOLD_": "1"},
+    worker_settings={"MALLOC_TRIM_THRESHOLD_": "1"},
 )  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def test_the_id_survives_being_written(problem: dict[str, object]) -> None:
     "change",
     [
         {"device_name": "NVIDIA L4"}, {"versions": {"torch": "2.14.0"}}, {"threads": 4}, {"python": "3.12.7"}, {"cpu_features": ()},
-        {"gpu": {**MACHINE.gpu, "driver_major": 580}}, {"gpu": {**MACHINE.gpu, "power_limit_w": 500}}, {"gpu": None}, {"malloc": {}},
+        {"gpu": {**MACHINE.gpu, "driver_major": 580}}, {"gpu": {**MACHINE.gpu, "power_limit_w": 500}}, {"gpu": None}, {"worker_settings": {}},
     ],
 )  # fmt: skip
 def test_the_fingerprint_tells_machines_apart(change: dict[str, object]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kerneldyno.bench import stats
 from kerneldyno.bench.records import PROTOCOLS, Process, Protocol
 from kerneldyno.bench.stats import Interval, StoppingRule, WarmUp

@@ -142,7 +142,7 @@ def make_environment() -> Environment:
     return Environment(
         device="cpu", device_name="AMD EPYC 9R14", os="Linux 6.1", python="3.11.2", versions={"torch": "2.13.0", "onnxruntime": "1.30.0"},
         cpu_name="AMD EPYC 9R14", cpu_cores=2, cpu_features=("avx2", "avx512_vnni"), memory_bytes=24 * 2**30, threads=2,
-        malloc={"MALLOC_TRIM_THRESHOLD_": "8589934592"}, commit="0123abc-dirty",
+        worker_settings={"MALLOC_TRIM_THRESHOLD_": "8589934592"}, commit="0123abc-dirty",
     )  # fmt: skip
 
 
