@@ -69,7 +69,8 @@ def test_the_id_survives_being_written(problem: dict[str, object]) -> None:
     "change",
     [
         {"device_name": "NVIDIA L4"}, {"versions": {"torch": "2.14.0"}}, {"threads": 4}, {"python": "3.12.7"}, {"cpu_features": ()},
-        {"gpu": {**MACHINE.gpu, "driver_major": 580}}, {"gpu": {**MACHINE.gpu, "power_limit_w": 500}}, {"gpu": None}, {"worker_settings": {}},
+        {"gpu": {**MACHINE.gpu, "driver_major": 580}}, {"gpu": {**MACHINE.gpu, "power_limit_w": 500}}, {"gpu": None},
+        {"worker_settings": {}},
     ],
 )  # fmt: skip
 def test_the_fingerprint_tells_machines_apart(change: dict[str, object]) -> None:

@@ -66,8 +66,8 @@ def test_the_summary_counts_and_names():
         {"kernel": "attention/c", "label": "L", "status": "missing", "reason": "not measured"},
     ]
     winner = {
-        "operator": "attention", "label": "L", "kernel": "attention/a", "runner_up": None, "tie": False, "latency_s": 0.001, "speedup": None,
-        "baseline": "attention/sdpa", "division": "exact",
+        "operator": "attention", "label": "L", "kernel": "attention/a", "runner_up": None, "tie": False, "latency_s": 0.001,
+        "speedup": None, "baseline": "attention/sdpa", "division": "exact",
     }  # fmt: skip
     groups = [GroupDone(group="g", wall_s=100.0, phases_s={"build": 30.0, "timing": 70.0})] * 2
     others = [winner, {**winner, "division": "approximate", "kernel": "attention/zzz"}]
