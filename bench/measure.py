@@ -23,6 +23,7 @@ from .stats import StoppingRule, WarmUp
 
 FEWEST_SAMPLES = 3
 """Below this an interrupted case is left for the next time instead of being recorded."""
+BEFORE_THE_ROUNDS = ("build", "check", "memory", "warmup")
 CACHES_PER_POOL = 5
 MOST_SLOTS = 64
 Step = Callable[[Contender], None]
@@ -83,7 +84,7 @@ class GroupMeasurer:
         before = self.watch.read()
         self._rounds(contenders)
         after = self.watch.read()
-        if self.request.first and not self.stop():
+        if self.request.first:
             energy = self.request.settings.energy
             self._each(contenders, "energy", lambda contender: steps.count_energy(contender, self.pool, self.clock, self.meter, energy))
         self._each(contenders, "recheck", lambda contender: self._conclude(contender, before, after))
@@ -119,8 +120,10 @@ class GroupMeasurer:
     def _each(self, contenders: list[Contender], phase: Phase, step: Step) -> None:
         """Do one step for every contender; one that raises is recorded with its reason and leaves the list."""
         for contender in list(contenders):
-            if self.stop() and phase != "recheck":
+            if self.stop() and phase in BEFORE_THE_ROUNDS:
                 raise Interrupted
+            if self.stop() and phase == "energy":
+                return  # what was sampled is still to be checked and said
             self.channel.say(Doing(contender.case.id, phase))
             self._guarded(contender, contenders, phase, step)
 

@@ -50,7 +50,7 @@ class Progress(Protocol):
     def doing(self, case: Case | None, phase: str) -> None: ...
     def done(self, case: Case, measurement: Measurement) -> None: ...
     def tick(self) -> None: ...
-    def end(self, ended: str) -> None: ...
+    def end(self, ended: str | None) -> None: ...
 
 
 @dataclass
@@ -82,12 +82,15 @@ class Runner:
                 self._record(Measurement(case=case, status="skipped", reason=reason))
         self._quarantine()
         self.progress.begin(self.plan, self.settings, sum(1 for case in self.plan.cases if case.id in self.measurements))
-        with self._scratch() as scratch:
-            self._scratch_path = scratch
-            ended = self._all_groups()
-        self.journal.append(SessionEnd(reason=ended, wall_s=time.monotonic() - self._began))
-        self.progress.end(ended)
-        return ended
+        ended: Ended | None = None
+        try:
+            with self._scratch() as scratch:
+                self._scratch_path = scratch
+                ended = self._all_groups()
+            self.journal.append(SessionEnd(reason=ended, wall_s=time.monotonic() - self._began))
+            return ended
+        finally:
+            self.progress.end(ended)
 
     def _all_groups(self) -> Ended:
         passes = [(process, group) for process in range(self.settings.processes) for group in self.plan.groups]

@@ -76,7 +76,7 @@ class TerminalProgress:
             left = f" · about {duration(max(self._left_s - (time.monotonic() - self._group_began), 0))} left"
         return f"[cyan]{self._done} of {self._total} cases · {escape(self._what)}{left}[/]"
 
-    def end(self, ended: str) -> None:
+    def end(self, ended: str | None) -> None:
         if self._live:
             self._live.stop()
             self._live = None
