@@ -102,8 +102,8 @@ def summary(console: Console, results: pd.DataFrame, winners: pd.DataFrame, grou
     if len(winners):
         console.print(_winners_table(winners))
     for row in results[results["status"].isin(["wrong", "failed", "timeout", "invalid"])].to_dict("records"):
-        told = f"{row['kernel']} at {row['label']}: {row['reason']}"
-        console.print(f"[{STYLES[row['status']]}]{row['status']}[/] {escape(told)}", highlight=False)
+        what = f"{row['kernel']} at {row['label']}: {row['reason']}"
+        console.print(f"[{STYLES[row['status']]}]{row['status']}[/] {escape(what)}", highlight=False)
     if groups:
         console.print(_where_time_went(groups), highlight=False)
     counts = Counter(results["status"])

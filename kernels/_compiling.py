@@ -42,7 +42,7 @@ def compiled_once(function: Callable[..., torch.Tensor], *, gradients: bool = Fa
     return call
 
 
-def _options() -> dict[str, bool]:
+def _options() -> dict[str, str | int | bool | Callable[..., Any]]:
     """No precompiled headers: with a cold cache they take 12 s, and each of the few compilations here gets back less than one."""
     wanted = {"cpp_cache_precompile_headers": False}
     return {name: value for name, value in wanted.items() if name in torch._inductor.list_options()}  # noqa: SLF001
