@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .registry import ITEM_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx
 
-    from .registry import Setup
+    from .registry import Device, Problem, Setup
 
 OPSET = 23
 IR_VERSION = 11
@@ -32,6 +34,17 @@ ELEMENT_TYPES = {
 }
 """ONNX element types (TensorProto.DataType) by the name of torch's dtype."""
 
+LARGEST_MODEL = 2**31 - 2**20
+"""Bytes of a serialized model that protobuf takes, less room for the graph."""
+
+
+def refusal(problem: Problem, device: Device) -> str | None:
+    """What ONNX Runtime does not take: bfloat16 on a CPU, and weights of more than 2 GiB."""
+    if device.kind == "cpu" and problem.dtype == "bfloat16":
+        return "ONNX Runtime's CPU provider has no bfloat16 arithmetic: choose float32 or float16"
+    size = getattr(problem, "parameters", 0) * ITEM_BYTES[problem.dtype]
+    return f"the weights take {size} bytes, and a serialized ONNX model at most 2 GiB" if size > LARGEST_MODEL else None
+
 
 class Session:
     """One loaded graph with one output; reads and writes torch tensors in place."""
@@ -40,6 +53,8 @@ class Session:
         self._runtime = runtime
         self._binding = runtime.io_binding()
         self._device = device
+        self._index = device.index or 0
+        self._types = {getattr(torch, name.removeprefix("torch.")): number for name, number in ELEMENT_TYPES.items()}
         self._inputs = tuple(inputs)
         self._output = output
 
@@ -56,8 +71,7 @@ class Session:
         return out
 
     def _described(self, tensor: torch.Tensor) -> tuple[str, int, int, list[int], int]:
-        index = tensor.device.index or 0
-        return self._device.type, index, ELEMENT_TYPES[str(tensor.dtype)], list(tensor.shape), tensor.data_ptr()
+        return self._device.type, self._index, self._types[tensor.dtype], list(tensor.shape), tensor.data_ptr()
 
     def _call(self) -> None:
         self._runtime.run_with_iobinding(self._binding)

@@ -77,7 +77,7 @@ def results(run: Run) -> pd.DataFrame:
                 record |= _speedup(case, measurement, run.measurements.get(base.id) if base else None)
         records.append(record)
     problem_fields = dict.fromkeys(name for case in run.manifest.cases for name in case.problem if name not in COLUMNS)
-    return _tidy(pd.DataFrame(records, columns=[*COLUMNS, *problem_fields]))
+    return _tidy({name: [record.get(name) for record in records] for name in (*COLUMNS, *problem_fields)})
 
 
 def samples(run: Run) -> pd.DataFrame:
@@ -229,12 +229,13 @@ def _fitted(value: Any, length: int) -> Any:
     return pd.Series(value, dtype=None if len(value) == length else "float64").reindex(range(length)).to_numpy()
 
 
-def _tidy(frame: pd.DataFrame) -> pd.DataFrame:
-    """Each column in one type that CSV, Parquet and pandas agree on; missing stays missing."""
-    return pd.DataFrame({name: _typed(frame[name].tolist()) for name in frame.columns})
+def _tidy(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
+    """Each column in one type that CSV, Parquet and pandas agree on; missing stays missing, and a count is no float for it."""
+    return pd.DataFrame({name: _typed(values) for name, values in columns.items()})
 
 
 def _typed(values: Iterable[Any]) -> pd.Series[Any]:
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
     plain = [None if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)) else value for value in values]
     kinds = {type(value) for value in plain if value is not None}
     if kinds <= {float, int} and kinds != {int}:

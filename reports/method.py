@@ -20,7 +20,7 @@ def described(run: Run, results: Sequence[Row]) -> list[tuple[str, str]]:
     gpu = run.manifest.environment.device != "cpu"
     timer = "CUDA events: device time" if gpu else "the host's monotonic clock (perf_counter) around the calls: wall-clock time"
     cache = "the L2 cache is flushed before each sample (cold); warm samples are a column of their own" if gpu else (
-        "inputs rotate through a pool of buffers, so that a call does not find its own data in the cache"
+        "warm: two sets of inputs take turns, and small ones stay in the processor's caches between calls"
     )  # fmt: skip
     sources = sorted({row["peak_source"] for row in results if row["peak_source"] and row["peak_bytes"] is not None})
     return [
@@ -40,7 +40,10 @@ def described(run: Run, results: Sequence[Row]) -> list[tuple[str, str]]:
             "processes",
             f"{units.count(settings.processes, 'worker process', 'worker processes')} per shape; from 3 on, intervals are over processes",
         ),
-        ("speedup", "time of the baseline over time of the kernel, paired round by round; a tie when the interval touches ± 2 %"),
+        (
+            "speedup",
+            "time of the baseline over time of the kernel, paired round by round; ≈, too close to call, when the interval touches ± 2 %",
+        ),
         (
             "right or wrong",
             "every output is compared with a float64 reference before and after timing. Error ratio: its error over the error of the naive "

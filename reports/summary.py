@@ -93,7 +93,7 @@ def answers(results: Sequence[Row], contests: Sequence[Row]) -> list[Answer]:
             continue
         winner, wins = _leader(exact)
         ties = sum(contest["tie"] for contest in exact if contest["kernel"] == winner)
-        lines = [f"fastest in {wins} of {_shapes(results, operator)}" + (f", tied within 2 % in {ties}" if ties else "")]
+        lines = [f"fastest in {wins} of {_shapes(results, operator)}" + (f", in {ties} of them too close to call" if ties else "")]
         others = Counter(contest["kernel"] for contest in exact if contest["kernel"] != winner)
         if others:
             lines.append("elsewhere: " + ", ".join(f"{short(kernel)} {number}" for kernel, number in others.most_common()))
@@ -146,7 +146,9 @@ def extreme(results: Sequence[Row], column: str) -> dict[str, str]:
     unit = next(quantity.unit for quantity in QUANTITIES.values() if quantity.column == column)
     said = {}
     for operator, own in _largest(results, column).items():
-        ranked = sorted(own, key=lambda row: row[column])
+        # like the winners, by paired speedup: times of a machine whose speed drifts may say otherwise
+        by_speedup = column == "latency_s" and all(row["speedup"] for row in own)
+        ranked = sorted(own, key=lambda row: -row["speedup"] if by_speedup else row[column])
         best, worst = ranked[0], ranked[-1]
         sentence = f"At {best['label']}, {short(best['kernel'])} needs {units.quantity(best[column], unit)}"
         if worst[column] > best[column] > 0:
@@ -167,9 +169,10 @@ def share(results: Sequence[Row]) -> str:
         if any(row["approximate"] for row in results)
         else ""
     )
+    slower = " Above 100 %, the machine was slower while its rates were measured than here." if best["share_of_limit"] > 1 else ""
     return (
         f"Closest to what this machine can do: {best['kernel']} at {best['label']}, "
-        f"{units.quantity(best['share_of_limit'], 'share', 2)} of the limit; higher is better.{rest}"
+        f"{units.quantity(best['share_of_limit'], 'share', 2)} of the limit; higher is better.{slower}{rest}"
     )
 
 
@@ -202,7 +205,7 @@ def energy(results: Sequence[Row]) -> str:
         return f"Measured for {units.count(len(measured), 'case')}; source: {sources}."
     reasons = Counter(row["energy_reason"] for row in results if row["energy_reason"])
     reason = reasons.most_common(1)[0][0] if reasons else "it was switched off, or nothing was measured"
-    return f"Not measured: {reason}."
+    return f"Not measured: {reason.removeprefix('not measured: ')}."
 
 
 def _ending(run: Run) -> str:

@@ -151,13 +151,17 @@ def numberless(results: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
 
 
 def warned(results: Sequence[Row], measurements: Mapping[str, Measurement]) -> list[tuple[str, str, list[Row]]]:
-    """(code, what it says the first time, rows) of every kind of warning, the most frequent first."""
-    found: dict[str, tuple[str, list[Row]]] = {}
+    """(code, what it says, rows) of every kind of warning, the most frequent first; one as an example where rows differ."""
+    found: dict[str, list[tuple[str, Row]]] = {}
     for row in results:
         measurement = measurements.get(row["case"])
         for warning in {warning.code: warning for warning in measurement.warnings}.values() if measurement else ():
-            found.setdefault(warning.code, (warning.text, []))[1].append(row)
-    return [(code, text, own) for code, (text, own) in sorted(found.items(), key=lambda item: -len(item[1][1]))]
+            found.setdefault(warning.code, []).append((warning.text, row))
+    told = []
+    for code, own in sorted(found.items(), key=lambda item: -len(item[1])):
+        example = "for example, " if len({text for text, _ in own}) > 1 else ""
+        told.append((code, example + own[0][0], [row for _, row in own]))
+    return told
 
 
 def _without(row: Row) -> Cell:

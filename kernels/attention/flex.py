@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 BLOCK = 128
 """Rows and columns of one block of the map."""
 
+FEWEST = 16
+"""Numbers per head, the least side of a matrix product in Triton."""
+
 
 def refuses(problem: Attention, device: Device) -> str | None:
-    """What FlexAttention needs: a C++ compiler on a CPU, where it also has neither a backward pass nor float16."""
+    """What FlexAttention does not take: small heads on a GPU; on a CPU, where it needs a compiler, backward and float16."""
     if device.kind != "cpu":
-        return None
+        return f"FlexAttention takes head_dim from {FEWEST} on a GPU, not {problem.head_dim}" if problem.head_dim < FEWEST else None
     if problem.direction == "backward":
         return "FlexAttention has no backward direction on a CPU"
     if problem.dtype == "float16":

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from .._onnxsession import model, session, value
-from ..registry import Device, Run, Setup, kernel
+from .._onnxsession import model, refusal, session, value
+from ..registry import Run, Setup, kernel
 from ._masks import sdpa_arguments
 from .problem import Attention, AttentionInputs
-
-
-def no_bfloat16(problem: Attention, device: Device) -> str | None:
-    """ONNX Runtime's CPU provider has no bfloat16 arithmetic."""
-    if device.kind == "cpu" and problem.dtype == "bfloat16":
-        return "ONNX Runtime's CPU provider has no bfloat16 arithmetic: choose float32 or float16"
-    return None
 
 
 @kernel(
@@ -22,7 +15,7 @@ def no_bfloat16(problem: Attention, device: Device) -> str | None:
     accepts=("causal", "padding", "bias", "mask"),
     requires=("onnx", "onnxruntime"),
     own_allocator=True,
-    refuses=no_bfloat16,
+    refuses=refusal,
 )
 def onnxrt(problem: Attention, setup: Setup) -> Run:
     """ONNX Runtime's Attention node, reading and writing torch's memory.

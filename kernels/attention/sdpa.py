@@ -11,6 +11,8 @@ from .problem import Attention, AttentionInputs
 
 ALL_FEATURES = ("causal", "padding", "bias", "mask")
 BOTH = ("forward", "backward")
+BACKENDS = ("flash", "mem_efficient", "cudnn", "math", "overrideable")
+"""What SDPA chooses from, as its switches are called."""
 
 
 def needs_mask(problem: Attention) -> bool:
@@ -63,30 +65,28 @@ def sdpa(problem: Attention, setup: Setup) -> Run:
 @kernel(Attention, accepts=ALL_FEATURES, directions=BOTH, refuses=flash_refuses)
 def sdpa_flash(problem: Attention, setup: Setup) -> Run:
     """scaled_dot_product_attention, made to use its FlashAttention-2 backend (on a CPU: its tiled one)."""
-    return _through_sdpa(problem, setup, "FLASH_ATTENTION")
+    return _through_sdpa(problem, setup, "flash")
 
 
 @kernel(Attention, devices=("cuda",), accepts=ALL_FEATURES, directions=BOTH, refuses=efficient_refuses)
 def sdpa_efficient(problem: Attention, setup: Setup) -> Run:
     """scaled_dot_product_attention, made to use its memory-efficient (CUTLASS) backend."""
-    return _through_sdpa(problem, setup, "EFFICIENT_ATTENTION")
+    return _through_sdpa(problem, setup, "mem_efficient")
 
 
 @kernel(Attention, devices=("cuda",), dtypes=("bfloat16", "float16"), accepts=ALL_FEATURES, directions=BOTH, refuses=cudnn_refuses)
 def sdpa_cudnn(problem: Attention, setup: Setup) -> Run:
     """scaled_dot_product_attention, made to use its cuDNN backend."""
-    return _through_sdpa(problem, setup, "CUDNN_ATTENTION")
+    return _through_sdpa(problem, setup, "cudnn")
 
 
 @kernel(Attention, accepts=ALL_FEATURES, directions=BOTH)
 def sdpa_math(problem: Attention, setup: Setup) -> Run:
     """scaled_dot_product_attention, made to use its unfused backend."""
-    return _through_sdpa(problem, setup, "MATH")
+    return _through_sdpa(problem, setup, "math")
 
 
 def _through_sdpa(problem: Attention, setup: Setup, backend: str | None = None) -> Run:
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
     arguments = sdpa_arguments(problem, setup.device)
     # the CPU's backends return 0 for a query that sees no key; not all of CUDA's do
     clear = blind(problem) and setup.device.type == "cuda"
@@ -98,14 +98,29 @@ def _through_sdpa(problem: Attention, setup: Setup, backend: str | None = None) 
 
     if backend is None:
         return choose
-    unfused = backend == "MATH"
-    only = [getattr(SDPBackend, backend)]  # a single one: torch raises where it cannot serve, it does not fall back
+    return _forced(choose if backend == "math" else lambda inputs: choose(_with_rows(inputs)), backend)
 
-    def force(inputs: AttentionInputs) -> torch.Tensor:
-        with sdpa_kernel(only):
-            return choose(inputs if unfused else _with_rows(inputs))
 
-    return force
+def _forced(call: Run, backend: str) -> Run:
+    """`call` with this one backend allowed: torch raises where it cannot serve, it does not fall back.
+
+    torch.nn.attention.sdpa_kernel does the same in 40 µs, which would be timed; these switches take 2.
+    """
+    core = torch._C  # noqa: SLF001 - not all of the switches have a public name
+    switches = [(getattr(core, f"_set_sdp_use_{name}"), getattr(core, f"_get_{name}_sdp_enabled")) for name in BACKENDS]
+
+    def run(inputs: AttentionInputs) -> torch.Tensor:
+        before = [is_on() for _, is_on in switches]
+        try:
+            for (switch, _), name in zip(switches, BACKENDS, strict=True):
+                switch(name == backend)
+            output: torch.Tensor = call(inputs)
+        finally:
+            for (switch, _), was_on in zip(switches, before, strict=True):
+                switch(was_on)
+        return output
+
+    return run
 
 
 def _with_rows(inputs: AttentionInputs) -> AttentionInputs:

@@ -14,9 +14,9 @@ import torch
 
 from .._int8 import Int8Weight, int8_linear, quantized, require_exact_products, rounded_like
 from .._onnxgraph import Graph
-from .._onnxsession import session
 from ..registry import Device, Run, Setup, holding, kernel
-from .problem import EVERYTHING, NORMS, FeedForward, FeedForwardInputs, FeedForwardWeights, activate
+from ._onnx import finished, graph_run, network
+from .problem import EVERYTHING, FeedForward, FeedForwardInputs, FeedForwardWeights, activate
 
 if TYPE_CHECKING:
     import onnx
@@ -71,11 +71,15 @@ def refusal(problem: FeedForward, device: Device) -> str | None:
 def int8(problem: FeedForward, setup: Setup) -> Run:
     """8-bit weights (a scale per output channel) and activations (rounded in every call), multiplied as integers."""
     require_exact_products(setup.device)
-    weights = setup.weights
-    integers = matrices(weights)
-    build = _on_cpu if setup.device.type == "cpu" else _on_gpu
+    weights, integers = setup.weights, matrices(setup.weights)
+    on_cpu = setup.device.type == "cpu"
+    run = (_on_cpu if on_cpu else _on_gpu)(problem, setup, integers)
     others = [tensor for name, tensor in weights.tensors().items() if name not in ("w1", "w2", "w_gate")]
-    return holding(build(problem, setup, integers), *integers.tensors(), *others)
+    return holding(run, *integers.tensors(), *(tensor.float() if on_cpu else tensor for tensor in others))
+
+
+def _on_cpu(problem: FeedForward, setup: Setup, integers: Matrices) -> Run:
+    return graph_run(problem, setup, graph(problem, setup.weights, integers))
 
 
 def _on_gpu(problem: FeedForward, setup: Setup, integers: Matrices) -> Run:
@@ -94,35 +98,13 @@ def _on_gpu(problem: FeedForward, setup: Setup, integers: Matrices) -> Run:
     return run
 
 
-def _on_cpu(problem: FeedForward, setup: Setup, integers: Matrices) -> Run:
-    runtime = session(graph(problem, setup.weights, integers), setup, ["x"], "y")
-
-    def run(inputs: FeedForwardInputs) -> torch.Tensor:
-        rows = inputs.x.reshape(-1, problem.dim)
-        return runtime.run({"x": rows}, torch.empty(rows.shape, dtype=rows.dtype)).view(inputs.x.shape)
-
-    return run
-
-
 def graph(problem: FeedForward, weights: FeedForwardWeights, integers: Matrices) -> onnx.ModelProto:
     """[tokens, dim] -> [tokens, dim]; everything that is not an integer is float32 inside."""
     g = Graph()
     wide = weights.map(torch.Tensor.float)
+    biased = {"w1": (integers.w1, wide.b1), "w2": (integers.w2, wide.b2)}
+    if integers.w_gate is not None:
+        biased["w_gate"] = (integers.w_gate, wide.b_gate)
     x = "x" if problem.dtype == "float32" else g.cast("x", "float32")
-    h = x
-    if problem.norm == "layernorm":
-        h = g.layer_norm(x, wide.norm_weight, wide.norm_bias, NORMS["layernorm"])
-    elif problem.norm == "rmsnorm":
-        h = g.rms_norm(x, wide.norm_weight, NORMS["rmsnorm"])
-    up = g.int8_linear(h, integers.w1, wide.b1)
-    if integers.w_gate is None:
-        a = g.activation(problem.activation, up)
-    else:
-        a = g.add("Mul", g.activation(problem.activation, g.int8_linear(h, integers.w_gate, wide.b_gate)), up)
-    y = g.int8_linear(a, integers.w2, wide.b2)
-    if problem.residual:
-        y = g.add("Add", x, y)
-    if problem.dtype != "float32":
-        y = g.cast(y, problem.dtype)
-    shape = (problem.tokens, problem.dim)
-    return g.finished({"x": (problem.dtype, shape)}, y, problem.dtype, shape)
+    y = network(g, problem, wide, x, lambda x, which: g.int8_linear(x, *biased[which]))
+    return finished(g, problem, y if problem.dtype == "float32" else g.cast(y, problem.dtype))

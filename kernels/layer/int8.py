@@ -71,7 +71,7 @@ def int8(problem: Layer, setup: Setup) -> Run:
     require_exact_products(setup.device)
     weights, integers = setup.weights, Matrices.of(setup.weights)
     if setup.device.type == "cpu":
-        wide = weights.map(torch.Tensor.float)
+        weights = wide = weights.map(torch.Tensor.float)
         run = graph_run(problem, setup, wide, lambda g: linears(integers, wide, g), "float32")
     else:
         run = _on_gpu(problem, setup, integers)

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..registry import ITEM_BYTES, Device, Run, Setup, kernel
+from .._onnxsession import refusal
+from ..registry import Run, Setup, kernel
 from ._onnx import graph_run
 from .problem import EVERYTHING, Layer, LayerWeights
 
 if TYPE_CHECKING:
     from .._onnxgraph import Graph
     from ._onnx import Linear
-
-LARGEST_MODEL = 2**31 - 2**20
-"""Bytes of a serialized model that protobuf takes, less room for the graph."""
-
-
-def refusal(problem: Layer, device: Device) -> str | None:
-    """The CPU provider has no bfloat16, and a serialized model no more than 2 GiB."""
-    if device.kind == "cpu" and problem.dtype == "bfloat16":
-        return "ONNX Runtime's CPU provider has no bfloat16 arithmetic: choose float32 or float16"
-    size = problem.parameters * ITEM_BYTES[problem.dtype]
-    return f"the weights take {size} bytes, and a serialized ONNX model at most 2 GiB" if size > LARGEST_MODEL else None
 
 
 def linears(weights: LayerWeights, g: Graph) -> Linear:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,12 @@ def test_a_wrong_case_has_no_latency_though_samples_were_taken(duel: Run) -> Non
     assert [row[name] for name in empty] == [None] * len(empty)
 
 
+def test_counts_stay_whole_beside_rows_without_one(duel: Run) -> None:
+    results = frame.results(duel)
+    assert {str(results[name].dtype) for name in ("samples", "processes", "peak_bytes", "calls_per_sample")} == {"Int64"}
+    assert [str(row["samples"]) for row in frame.rows(results)] == ["20", "20", "20", "None", "None"]
+
+
 def test_a_case_that_was_never_measured_is_missing_with_a_reason(duel: Run) -> None:
     row = row_of(frame.results(duel), "eager")
     assert (row["status"], row["latency_s"]) == ("missing", None)
@@ -149,6 +156,39 @@ def test_paired_rounds_overrule_the_medians(made: SimpleNamespace, tmp_path: Pat
     [contest] = frame.rows(frame.winners(read(made.run(tmp_path / "run", [base, other], measurements))))
     assert (contest["kernel"], contest["runner_up"]) == ("attention/sdpa", "attention/eager")
     assert contest["lead"] == pytest.approx(1.5)
+
+
+def drifting(made: SimpleNamespace, folder: Path, early: Process, late: Process) -> dict[str, Any]:
+    """The contest on a machine that is three times as slow in its first ten rounds; the baseline takes 2 ms at full speed."""
+    base, one, other = (made.case("attention", name, made.attention[0]) for name in ("sdpa", "onnxrt", "eager"))
+    everywhere = sampled(2e-3, list(range(20)))
+    processes = ((base, everywhere), (one, early), (other, late))
+    measurements = [Measurement(case=case.id, status="ok", processes=[process]) for case, process in processes]
+    [contest] = frame.rows(frame.winners(read(made.run(folder / "run", [base, one, other], measurements))))
+    medians = [stats.latency([process]).estimate for process in (everywhere, early, late)]
+    assert medians[2] == min(medians)  # who came late looks best
+    return contest
+
+
+def sampled(seconds: float, rounds: list[int]) -> Process:
+    return Process(samples_s=[seconds * (3 if number < 10 else 1) for number in rounds], rounds=rounds)
+
+
+def test_on_a_drifting_machine_the_winner_is_who_gains_most_in_paired_rounds(made: SimpleNamespace, tmp_path: Path) -> None:
+    """One was sampled mostly while the machine was slow, the other mostly later: the ratio to the baseline decides."""
+    early = sampled(1e-3, [number for number in range(20) for _ in range(5 if number < 10 else 1)])
+    late = sampled(1.3e-3, [number for number in range(20) for _ in range(1 if number < 10 else 5)])
+    contest = drifting(made, tmp_path, early, late)
+    assert (contest["kernel"], contest["runner_up"], contest["contestants"]) == ("attention/onnxrt", "attention/eager", 3)
+    assert contest["speedup"] == pytest.approx(2.0)
+    assert (contest["lead"], contest["tie"]) == (pytest.approx(1.3), False)
+
+
+def test_the_paired_ranking_needs_no_rounds_common_to_the_two(made: SimpleNamespace, tmp_path: Path) -> None:
+    contest = drifting(made, tmp_path, sampled(1e-3, list(range(10))), sampled(1.3e-3, list(range(10, 20))))
+    assert (contest["kernel"], contest["runner_up"]) == ("attention/onnxrt", "attention/eager")
+    assert contest["speedup"] == pytest.approx(2.0)
+    assert (contest["lead"], contest["tie"]) == (None, True)  # but by how much it leads is not known
 
 
 def test_three_processes_give_intervals_over_processes(made: SimpleNamespace, tmp_path: Path) -> None:
@@ -230,7 +270,7 @@ VALUES = st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.fl
 @given(st.lists(VALUES, min_size=1))
 def test_a_column_of_anything_keeps_what_is_missing(values: list[object]) -> None:
     """Fields of problems come from anybody's file: whatever types they mix, the column has one type and its gaps."""
-    table = frame._tidy(pd.DataFrame({"field": pd.Series(values, dtype=object)}))
+    table = frame._tidy({"field": values})
     assert table["field"].isna().tolist() == [value is None for value in values]
     kinds = {type(value) for value in values if value is not None}
     if len(kinds) == 1:

@@ -73,6 +73,8 @@ def test_a_baseline_without_a_number_is_named(made: SimpleNamespace, tmp_path: P
 
 def test_energy_is_measured_or_has_a_reason(rows: list[dict[str, Any]], made: SimpleNamespace, tmp_path: Path) -> None:
     assert summary.energy(rows) == "Not measured: this machine exposes no energy counter (RAPL)."
+    as_the_meter_says_it = rows[0] | {"energy_reason": "not measured: this machine exposes no energy counter (RAPL)"}
+    assert summary.energy([as_the_meter_says_it]) == summary.energy(rows)
     case = made.case("attention", "sdpa", made.attention[0])
     measurement = made.measured(case, 1.0, 1)
     measurement.energy = Energy(power_w=310.0, energy_j=0.02, source="nvml total energy")
@@ -84,6 +86,19 @@ def test_a_sentence_about_memory_names_best_and_worst(rows: list[dict[str, Any]]
     said = summary.extreme(rows, "peak_bytes")["attention"]
     assert said.startswith("At 1×8×2048×64 fp32, sdpa needs 4.00 MiB; ")
     assert said.endswith("132 MiB, 33.0× as much.")
+
+
+def test_the_sentence_about_latency_agrees_with_the_winners(rows: list[dict[str, Any]]) -> None:
+    """On a drifting machine the lowest median and the largest paired speedup may belong to different kernels."""
+    measured = [row for row in rows if row["label"] == "1×8×2048×64 fp32" and row["status"] == "ok"]
+    drifted = [row | {"latency_s": row["latency_s"] * (2 if row["kernel"] == "attention/sdpa" else 1)} for row in measured]
+    assert summary.extreme(drifted, "latency_s")["attention"].startswith("At 1×8×2048×64 fp32, sdpa needs ")
+
+
+def test_more_than_the_limit_is_explained(rows: list[dict[str, Any]]) -> None:
+    assert "slower" not in summary.share(rows)
+    [best] = [row for row in rows if row["kernel"] == "attention/sdpa"][:1]
+    assert "Above 100 %, the machine was slower" in summary.share([best | {"status": "ok", "share_of_limit": 1.15}])
 
 
 def test_method_states_the_protocol_and_the_ceilings_with_units(rich: Run, rows: list[dict[str, Any]]) -> None:

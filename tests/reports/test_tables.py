@@ -92,7 +92,7 @@ def test_warnings_are_counted_by_kind(made: SimpleNamespace, tmp_path: Path) -> 
     measurements[1].warnings = [Warn("unstable", "c")]
     run = read(made.run(tmp_path / "run", cases, measurements))
     found = tables.warned(frame.rows(frame.results(run)), run.measurements)
-    assert [(code, len(own)) for code, _, own in found] == [("unstable", 2), ("clocks", 1)]
+    assert [(code, text, len(own)) for code, text, own in found] == [("unstable", "for example, again", 2), ("clocks", "b", 1)]
 
 
 def test_the_list_holds_every_measured_case(rows: list[dict[str, Any]]) -> None:

@@ -6,10 +6,13 @@ A script of its own: it must not run in Triton's interpreter. Arguments: "few" o
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import triton
@@ -21,7 +24,8 @@ from kerneldyno.kernels.attention._fused_triton import Tile, attention_kernel, o
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 ITEM_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
 FEW = [((8, 0), 64, "fp16"), ((8, 0), 128, "bf16"), ((9, 0), 80, "fp16"), ((9, 0), 128, "bf16"), ((9, 0), 64, "fp32")]
-ALL = [(capability, d, t) for capability in ((8, 0), (8, 6), (9, 0)) for d in (64, 128, 256) for t in ("bf16", "fp32")]
+# the tiles for sm_80 are those for sm_86, which has less shared memory; float32 ones are the same everywhere
+ALL = [(capability, d, "bf16") for capability in ((8, 6), (9, 0)) for d in (64, 128, 256)] + [((8, 6), d, "fp32") for d in (64, 128, 256)]
 
 
 def source(head_dim: int, dtype: str, cut: Tile) -> ASTSource:
@@ -69,7 +73,11 @@ def facts(capability: tuple[int, int], head_dim: int, dtype: str, cut: Tile) -> 
 
 
 if __name__ == "__main__":
-    for capability, head_dim, dtype in ALL if sys.argv[1] == "all" else FEW:
-        tiles = sorted(set(offered(head_dim, ITEM_BYTES[dtype], capability)), key=str)
-        for cut in tiles if sys.argv[1] == "all" else [offered(head_dim, ITEM_BYTES[dtype], capability)[-1]]:
-            print(json.dumps(facts(capability, head_dim, dtype, cut)), flush=True)
+    everything = sys.argv[1] == "all"
+    wanted = []
+    for capability, head_dim, dtype in ALL if everything else FEW:
+        tiles = offered(head_dim, ITEM_BYTES[dtype], capability)
+        wanted += [(capability, head_dim, dtype, cut) for cut in (dict.fromkeys(tiles) if everything else tiles[-1:])]
+    with ProcessPoolExecutor(min(4, os.cpu_count() or 1), mp_context=multiprocessing.get_context("spawn")) as pool:
+        for found in pool.map(facts, *zip(*wanted, strict=True)):
+            print(json.dumps(found), flush=True)

@@ -63,7 +63,6 @@ def test_right_for_other_lengths_without_compiling_again(build: Callable[..., An
 @pytest.mark.parametrize(
     "more",
     [
-        {},
         {"bias": "additive", "padding": True},
         {"dtype": "bfloat16", "q_len": 130, "kv_len": 60, "causal": True, "kv_heads": 1},
     ],
@@ -82,3 +81,4 @@ def test_refusals_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "C++ compiler" in (flex.why_not(Attention(q_len=8), cpu) or "")
     gpu = Device("cuda", capability=(9, 0))
     assert flex.why_not(Attention(q_len=8, direction="backward", dtype="float16"), gpu) is None
+    assert "head_dim from 16 on a GPU, not 8" in (flex.why_not(Attention(q_len=8, head_dim=8), gpu) or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import timeit
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from kerneldyno.kernels.attention.problem import Attention
-from kerneldyno.kernels.attention.sdpa import sdpa, sdpa_cudnn, sdpa_efficient, sdpa_flash, sdpa_math
+from kerneldyno.kernels.attention.sdpa import BACKENDS, sdpa, sdpa_cudnn, sdpa_efficient, sdpa_flash, sdpa_math
 from kerneldyno.kernels.registry import Device, Kernel
 
 ON_CPU = pytest.mark.parametrize("kernel", [sdpa, sdpa_flash, sdpa_math], ids=lambda kernel: kernel.name)
@@ -57,13 +58,29 @@ def test_a_backend_that_cannot_serve_raises_and_does_not_fall_back(build: Callab
 
 
 def test_forcing_leaves_the_choice_of_others_alone(build: Callable[..., Any]) -> None:
-    def enabled() -> tuple[bool, bool]:
-        return torch._C._get_flash_sdp_enabled(), torch._C._get_math_sdp_enabled()
+    def enabled() -> list[bool]:
+        return [getattr(torch._C, f"_get_{name}_sdp_enabled")() for name in BACKENDS]
 
-    before = enabled()
-    run, _ = build(sdpa_math, Attention(q_len=8))
-    run(Attention(q_len=8).inputs(0))
-    assert enabled() == before
+    inputs = Attention(q_len=8).inputs(0)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):  # some on, some off
+        before = enabled()
+        assert set(before) == {True, False}
+        build(sdpa_flash, Attention(q_len=8))[0](inputs)
+        assert enabled() == before
+        with pytest.raises(RuntimeError):
+            build(sdpa_efficient, Attention(q_len=8))[0](inputs)
+        assert enabled() == before
+
+
+def test_forcing_costs_next_to_nothing(build: Callable[..., Any]) -> None:
+    """It is timed with the call: torch's own way to force a backend takes 40 µs, as long as a small attention."""
+    problem = Attention(heads=1, q_len=1, head_dim=16)
+    inputs = problem.inputs(0)
+
+    def least(run: Callable[..., Any]) -> float:
+        return min(timeit.repeat(lambda: run(inputs), number=50, repeat=40)) / 50
+
+    assert least(build(sdpa_flash, problem)[0]) < least(build(sdpa, problem)[0]) + 20e-6
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ found = {}
 for fields in variants:
     for dtype in ("float32", "float16"):
         # (300, …) takes the largest tiles
-        for seq_len, dim, hidden_dim in sizes + ([(300, 64, 64)] if dtype == "float16" and fields.get("residual") else []):
+        largest = [(300, 64, 64)] if fields.get("residual") else []
+        for seq_len, dim, hidden_dim in sizes if dtype == "float32" else sizes[1:2] + largest:
             problem = FeedForward(seq_len=seq_len, dim=dim, hidden_dim=hidden_dim, dtype=dtype, **fields)
             weights, inputs = problem.weights(3), problem.inputs(1)
             if seq_len == 129:  # rows further apart than they are long
@@ -53,7 +54,7 @@ def test_is_right_in_the_interpreter():
     done = subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
-    assert len(found) == 32
+    assert len(found) == 22
     # it keeps sums in float32 and rounds as often as the plain formula does: hardly worse, mostly better
     assert max(ratio for ratio, _ in found.values()) < 2
     assert max(ratio for _, ratio in found.values()) < 1.5

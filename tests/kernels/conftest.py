@@ -1,4 +1,4 @@
-"""How a layer kernel is judged: the gate of the harness, on the machine's CPU."""
+"""How a kernel with weights is judged: the gate of the harness, on the machine's CPU."""
 
 from __future__ import annotations
 
