@@ -32,8 +32,8 @@ app = typer.Typer(
 @app.command(epilog=EXIT_CODES)
 def run(
     preset: flags.Preset = None,
-    operator: flags.Operator = "",
-    kernels: flags.Kernels = "",
+    operator: flags.Operator = None,
+    kernels: flags.Kernels = None,
     batch: flags.Batch = None,
     seq_len: flags.SeqLen = None,
     dtype: flags.Dtype = None,
@@ -64,7 +64,8 @@ def run(
     progress = TerminalProgress(_console())
     if resume is not None:
         options.refuse_beside_resume(sys.argv)
-        raise typer.Exit(_conclude(*launch.resume(resume, load or [], budget, progress)))
+        with launch.stop_on_signals() as stop:
+            raise typer.Exit(_conclude(*launch.resume(resume, load or [], budget, progress, stop)))
     chosen = launch.Options(
         presets=tuple(preset or ()),
         operators=options.words(operator, "--operator"),
@@ -83,7 +84,8 @@ def run(
         out=out,
         command=shlex.join(["kerneldyno", *options.without_paths(sys.argv[1:])]),
     )
-    raise typer.Exit(_conclude(*launch.launch(chosen, progress)))
+    with launch.stop_on_signals() as stop:
+        raise typer.Exit(_conclude(*launch.launch(chosen, progress, stop)))
 
 
 @app.command("list", epilog=EXIT_CODES)
@@ -102,10 +104,7 @@ def report(
     plain: Annotated[bool, typer.Option(help="Embed the chart library uncompressed, for browsers without DecompressionStream.")] = False,
 ) -> None:
     """Write results.csv, results.parquet, samples.parquet and report.html of a run again."""
-    from kerneldyno.reports import frame, page
-
-    frame.write_tables(run_folder)
-    _console().print(f"report: {page.render(run_folder, plain=plain)}", soft_wrap=True, highlight=False)
+    _say_path("report:", _write(run_folder, plain=plain))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -116,26 +115,47 @@ def salvage(
     from . import journal
 
     kept = journal.salvage(run_folder)
-    _console().print(f"{kept} records kept: go on with kerneldyno run --resume {run_folder}", soft_wrap=True, highlight=False)
+    _say_path(f"{kept} records kept: go on with kerneldyno run --resume", run_folder)
 
 
 def _conclude(folder: Path, ended: str) -> int:
     """Write tables and report, print the winners, and return the exit status."""
-    from kerneldyno.reports import frame, page
+    from kerneldyno.reports import frame
 
     from .terminal import summary
 
-    console = _console()
-    frame.write_tables(folder)
-    path = page.render(folder)
+    path = _write(folder)
     frames = frame.load(folder)
     results = frames.results
-    summary(console, results, frames.winners, frames.run.groups)
-    console.print(f"report: {path}", soft_wrap=True, highlight=False)
+    summary(_console(), results, frames.winners, frames.run.groups)
+    _say_path("report:", path)
     if ended == "interrupted":
         return EXIT_INTERRUPTED
     bad = {"wrong", "failed", "timeout", "invalid"} | ({"missing"} if ended == "finished" else set())
     return EXIT_CASES if results["status"].isin(bad).any() else EXIT_OK
+
+
+def _write(folder: Path, *, plain: bool = False) -> Path:
+    """Derive tables and page from the journal; return the page. Raises UsageError when the folder cannot take them."""
+    from kerneldyno.reports import frame, page
+
+    from .plan import UsageError
+
+    try:
+        frame.write_tables(folder)
+        return page.render(folder, plain=plain)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UsageError(
+            f"tables and report of {folder} could not be written ({why}): what was measured is kept; make room or give "
+            f"permission, then: kerneldyno report {folder}"
+        ) from error
+
+
+def _say_path(what: str, path: Path) -> None:
+    from rich.markup import escape
+
+    _console().print(f"{what} {escape(str(path))}", soft_wrap=True, highlight=False)
 
 
 def _console() -> Console:

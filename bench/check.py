@@ -158,16 +158,18 @@ def behaves(run: Run, truth: Truth, other: Any) -> Any:
         if not torch.equal(tensor, before.tensors()[name]):
             raise WrongOutput(f"changes its input {name} in place")
     answers = _tensors(first)
+    if not all(isinstance(answer, torch.Tensor) for answer in answers):
+        return first  # what is wrong with it, `verify` says
     storages = {tensor.untyped_storage().data_ptr() for tensor in inputs.tensors().values() if tensor.numel()}
-    if any(isinstance(a, torch.Tensor) and a.untyped_storage().data_ptr() in storages for a in answers):
+    if any(a.untyped_storage().data_ptr() in storages for a in answers):
         raise WrongOutput("returns memory of its inputs")
-    kept = [answer.clone() for answer in answers if isinstance(answer, torch.Tensor)]
+    kept = [answer.clone() for answer in answers]
     _copy_into(inputs, other)
     try:
         second = _tensors(run(inputs))
     finally:
         _copy_into(inputs, before)
-    pairs = [(a, b, c) for a, b, c in zip(answers, second, kept, strict=True) if isinstance(a, torch.Tensor)]
+    pairs = list(zip(answers, second, kept, strict=True))
     if any(a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() for a, b, _ in pairs):
         raise WrongOutput("returns the same buffer in two calls: the second overwrites the first result")
     if any(not torch.equal(a, c) and bool(torch.isfinite(c).all()) for a, _, c in pairs):

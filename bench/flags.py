@@ -6,8 +6,8 @@ from typing import Annotated
 from typer import Option
 
 Preset = Annotated[list[str] | None, Option(help="Named set of problems; repeat for several. `list` shows them. (default: default)")]
-Operator = Annotated[str, Option(help="Only these operators: attention,feedforward,layer.")]
-Kernels = Annotated[str, Option(help='Only kernels whose name matches one of these globs: "attention/*,sdpa*".')]
+Operator = Annotated[str | None, Option(help="Only these operators: attention,feedforward,layer.")]
+Kernels = Annotated[str | None, Option(help='Only kernels whose name matches one of these globs: "attention/*,sdpa*".')]
 Batch = Annotated[str | None, Option(help="Batch sizes, e.g. 1,4.")]
 SeqLen = Annotated[str | None, Option(help="Sequence lengths, e.g. 128,512; the cache length of a decode problem.")]
 Dtype = Annotated[str | None, Option(help="float32,bfloat16,float16. (default: float32 on a CPU, bfloat16 on a GPU)")]

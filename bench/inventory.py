@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def show(console: Console, load: Sequence[Path]) -> None:
     """Print everything that can be chosen on this machine."""
+    kernels = registry.load(load, declarations_only=True)
     best = environment.choose("auto")
     _heading(console, "Devices (--device)")
     for device in environment.find_devices():
@@ -30,7 +31,7 @@ def show(console: Console, load: Sequence[Path]) -> None:
     _heading(console, "Presets (--preset)")
     console.print(_presets(best))
     _heading(console, f"Kernels (--kernels), and whether they run on {best}")
-    console.print(_kernels(registry.load(load, declarations_only=True), best))
+    console.print(_kernels(kernels, best))
     console.print("  ≈ is approximate: its distance from the exact result is measured beside its speed", highlight=False)
 
 

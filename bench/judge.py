@@ -49,7 +49,7 @@ def implausible(case: Case, samples_s: list[float], ceilings: Ceilings | None) -
     if ceilings is None or case.approximate or not samples_s:
         return None
     seconds = statistics.median(samples_s)
-    rate, top = case.flops / seconds, ceilings.matmul_flops_per_s.get(case.dtype)
+    rate, top = case.flops / seconds, ceilings.matmul_rate(case.dtype)
     if top and rate > PLAUSIBLE * top:
         reached = f"{rate / 1e9:.4g} GFLOP/s, but this machine's matmul reaches {top / 1e9:.4g}"
         return f"implausible: {reached}: the measurement or the FLOP count is wrong"

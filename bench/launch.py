@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,7 +54,7 @@ class Options:
     command: str = ""
 
 
-def launch(options: Options, progress: Progress) -> tuple[Path, Ended]:
+def launch(options: Options, progress: Progress, stop: Callable[[], bool] = lambda: False) -> tuple[Path, Ended]:
     """Start a new run and measure it; return its folder and how it ended.
 
     Raises UsageError, KernelFileError, DeviceError or JournalError, each with one sentence, before anything is measured.
@@ -66,10 +68,12 @@ def launch(options: Options, progress: Progress) -> tuple[Path, Ended]:
     manifest = _manifest(made, settings, environment.describe(device, settings.threads), kernels)
     folder = options.out or _new_folder(options)
     with _only_one(device), Journal.create(folder, manifest) as journal:
-        return folder, _measure(Runner(made, journal, settings, progress, options.load), manifest.created)
+        return folder, Runner(made, journal, settings, progress, options.load, stop).run(manifest.created)
 
 
-def resume(folder: Path, load: Sequence[Path], budget_s: float | None, progress: Progress) -> tuple[Path, Ended]:
+def resume(
+    folder: Path, load: Sequence[Path], budget_s: float | None, progress: Progress, stop: Callable[[], bool] = lambda: False
+) -> tuple[Path, Ended]:
     """Measure what is missing of a stored run; return its folder and how it ended.
 
     Raises MismatchError when kernels or machine are no longer those that the run was started with.
@@ -84,13 +88,7 @@ def resume(folder: Path, load: Sequence[Path], budget_s: float | None, progress:
     current = _manifest(plan.of_manifest(stored), stored.settings, environment.describe(device, stored.settings.threads), kernels)
     settings = _with_budget(stored.settings, budget_s)
     with _only_one(device), Journal.resume(folder, current) as journal:
-        return folder, _measure(Runner(plan.of_manifest(stored), journal, settings, progress, tuple(load)), current.created)
-
-
-def _measure(runner: Runner, started: str) -> Ended:
-    with _stop_on_signals() as stop:
-        runner.stop = stop
-        return runner.run(started)
+        return folder, Runner(plan.of_manifest(stored), journal, settings, progress, tuple(load), stop).run(current.created)
 
 
 def _require_torch() -> None:
@@ -111,7 +109,7 @@ def _plan(options: Options, kernels: Mapping[str, Kernel], chosen: Sequence[pres
     selected = plan.select(kernels, options.kernels, options.operators)
     operators = sorted({kernel.operator for kernel in selected})
     types = {kernel.operator: kernel.problem for kernel in kernels.values()}
-    known = {name for cls in types.values() for name in cls.__dataclass_fields__} | {"seq_len"}
+    known = {item.name for cls in types.values() for item in dataclasses.fields(cls)} | {"seq_len"}
     for axis in options.axes:
         if axis not in known:
             raise UsageError(f"--set {axis!r} is not a field of any problem: choose from {', '.join(sorted(known))}")
@@ -123,12 +121,18 @@ def _plan(options: Options, kernels: Mapping[str, Kernel], chosen: Sequence[pres
 
 
 def _settings(options: Options, chosen: Sequence[presets.Preset], device: Device) -> Settings:
-    protocol = options.protocol or (chosen[0].protocol if chosen else "default")
+    protocol = (chosen[0].protocol if chosen else "default") if options.protocol is None else options.protocol
     if protocol not in PROTOCOLS:
         raise UsageError(f"--protocol {protocol!r} is unknown: choose from {', '.join(PROTOCOLS)}")
-    for name, value in (("--processes", options.processes), ("--threads", options.threads or 1)):
-        if value < 1:
-            raise UsageError(f"{name} {value} is impossible: give a whole number of at least 1")
+    cores = processor.cores()
+    threads = cores if options.threads is None else options.threads
+    for name, value, least, most in (
+        ("--processes", options.processes, 1, 1000),
+        ("--threads", threads, 1, cores),
+        ("--seed", options.seed, 0, 2**32 - 1),
+    ):
+        if not least <= value <= most:
+            raise UsageError(f"{name} {value} is impossible here: give a whole number from {least} to {most}")
     for name, seconds in (
         ("--budget", options.budget_s),
         ("--build-timeout", options.build_timeout_s),
@@ -142,7 +146,7 @@ def _settings(options: Options, chosen: Sequence[presets.Preset], device: Device
         seed=options.seed,
         energy=options.energy,
         budget_s=options.budget_s,
-        threads=options.threads or processor.cores(),
+        threads=threads,
         build_timeout_s=options.build_timeout_s or BUILD_TIMEOUT_S[device.kind],
         call_timeout_s=options.call_timeout_s,
         presets=options.presets or (("default",) if not options.axes else ()),
@@ -186,12 +190,17 @@ def _only_one(device: Device) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a request to stop that is honoured when what was measured is safe."""
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a request to stop that is honoured when what was measured is safe.
+
+    It stays in force while tables and report are written: pressing again must not lose them.
+    """
     asked = False
 
     def ask(*_: object) -> None:
         nonlocal asked
+        if not asked:
+            print("kerneldyno: stopping; what was measured is kept (up to 10 s)", file=sys.stderr, flush=True)
         asked = True
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

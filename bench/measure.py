@@ -137,7 +137,7 @@ class GroupMeasurer:
             raise
         except check.WrongOutput as error:
             self._drop(contender, contenders, "wrong", str(error) if phase == "check" else f"{phase}: {error}")
-        except Exception as error:  # noqa: BLE001 - a kernel may raise anything: it costs that kernel only
+        except BaseException as error:  # noqa: BLE001 - a kernel may raise anything, SystemExit too: it costs that kernel only
             self._drop(contender, contenders, "failed", f"{phase}: {sentence(error)}")
         finally:
             self.recorder.clear()
@@ -190,7 +190,7 @@ class GroupMeasurer:
         started = time.perf_counter()
         try:
             self._leg(contender, round_number)
-        except Exception as error:  # noqa: BLE001 - as in _guarded
+        except BaseException as error:  # noqa: BLE001 - as in _guarded
             contender.broken = sentence(error)
         self.recorder.clear()
         contender.note("timing", time.perf_counter() - started)
@@ -254,7 +254,7 @@ class GroupMeasurer:
 
 def sentence(error: BaseException) -> str:
     """The first line of what was raised, with its type; out of memory is named as such."""
-    text = str(error).strip().splitlines()
+    text = str(error).encode(errors="replace").decode().strip().splitlines()
     head = text[0][:400] if text else "no message"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return f"out of memory: {head}"

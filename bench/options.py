@@ -19,10 +19,12 @@ PATH_OPTIONS = ("--load", "--out", "--resume")
 SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-def words(text: str, option: str) -> tuple[str, ...]:
-    """A comma-separated list; empty when the option was not given. Raises UsageError when it holds nothing but commas."""
+def words(text: str | None, option: str) -> tuple[str, ...]:
+    """A comma-separated list; empty when the option was not given. Raises UsageError when nothing was given with it."""
+    if text is None:
+        return ()
     found = tuple(word.strip() for word in text.split(",") if word.strip())
-    if text and not found:
+    if not found:
         raise UsageError(f"{option} {text!r} is an empty list: give at least one value")
     return found
 
@@ -34,12 +36,10 @@ def axes(
     found: dict[str, list[Any]] = {}
     for name, text in (("batch", batch), ("seq_len", seq_len)):
         if text is not None:
-            found[name] = [_whole(word, f"--{name.replace('_', '-')}") for word in _several(text, f"--{name.replace('_', '-')}")]
-    if dtype is not None:
-        values = [SHORT_DTYPES.get(word, word) for word in _several(dtype, "--dtype")]
-        found["dtype"] = [_one_of(word, DTYPES, "--dtype") for word in values]
-    if direction is not None:
-        found["direction"] = [_one_of(word, DIRECTIONS, "--direction") for word in _several(direction, "--direction")]
+            found[name] = [_whole(word, f"--{name.replace('_', '-')}") for word in words(text, f"--{name.replace('_', '-')}")]
+    for name, text in (("dtype", dtype), ("direction", direction)):
+        if text is not None:
+            found[name] = _named(name, words(text, f"--{name}"))
     if causal is not None:
         found["causal"] = [causal]
     for text in others:
@@ -47,7 +47,11 @@ def axes(
         if not equals:
             raise UsageError(f"--set {text!r} is not FIELD=VALUES: write for example --set head_dim=64,128")
         name = name.strip().replace("-", "_")
-        found[name] = [_value(word) for word in _several(values_text, f"--set {name}")]
+        values = words(values_text, f"--set {name}")
+        if name in ("dtype", "direction"):
+            found[name] = _named(name, values)
+        else:
+            found[name] = [_value(word) for word in values]
     return found
 
 
@@ -90,18 +94,18 @@ def exit_code(error: Exception) -> int | None:
     return None
 
 
-def _several(text: str, option: str) -> tuple[str, ...]:
-    found = words(text, option)
-    if not found:
-        raise UsageError(f"{option} is an empty list: give at least one value")
-    return found
-
-
 def _whole(word: str, option: str) -> int:
     try:
         return int(word)
     except ValueError:
-        raise UsageError(f"{option} {word!r} is not a whole number") from None
+        raise UsageError(f"{option} {word!r} is not a whole number: write for example 1,4") from None
+
+
+def _named(name: str, values: Sequence[str]) -> list[str]:
+    """Values of a field that has a fixed set of them."""
+    if name == "dtype":
+        return [_one_of(SHORT_DTYPES.get(word, word), DTYPES, "--dtype") for word in values]
+    return [_one_of(word, DIRECTIONS, "--direction") for word in values]
 
 
 def _one_of(word: str, known: Sequence[str], option: str) -> str:

@@ -5,6 +5,7 @@ Nothing here knows torch: what a kernel takes is read from its declaration.
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ BASELINES = {
     "feedforward": ("feedforward/compiled", "feedforward/eager"),
     "layer": ("layer/compiled", "layer/eager"),
 }
+
+
+LARGEST = 2**63 - 1
 
 
 class UsageError(Exception):
@@ -103,7 +107,8 @@ def problems(shapes: Iterable[Shape], types: Mapping[str, type[Problem]], device
     found: list[Problem] = []
     for operator, fields in shapes:
         cls = types[operator]
-        taken = {name: value for name, value in fields.items() if name in cls.__dataclass_fields__}
+        own = {item.name for item in dataclasses.fields(cls)}
+        taken = {name: value for name, value in fields.items() if name in own}
         taken.setdefault("dtype", NATIVE_DTYPE[device.kind])
         if taken.get("direction", "forward") not in cls.directions:
             continue  # a sweep over directions measures the operators that have them
@@ -111,6 +116,8 @@ def problems(shapes: Iterable[Shape], types: Mapping[str, type[Problem]], device
             problem = cls(**taken)
         except ValueError as error:
             raise UsageError(f"{operator}: {error}") from error
+        if max(problem.flops(), problem.min_bytes()) > LARGEST:
+            raise UsageError(f"{operator} {problem.label} is too large to be counted: give smaller sizes")
         if problem not in found:
             found.append(problem)
     if not found:
@@ -155,6 +162,10 @@ def make(
     if not plan.cases:
         names = ", ".join(kernel.name for kernel in kernels)
         raise UsageError(f"nothing to measure: no chosen problem is for {names}")
+    if not plan.groups:
+        case = plan.cases[0]
+        more = f", and so on for {len(plan.cases) - 1} more cases" if len(plan.cases) > 1 else ""
+        raise UsageError(f"nothing to measure on {device}: {case.kernel} {plan.skipped[case.id]}{more}")
     return plan
 
 

@@ -177,8 +177,17 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
 
     def limit_s(self, flops: int, min_bytes: int, dtype: str) -> float | None:
         """The least time in which this machine could do it; None when the dtype's rate was not measured."""
-        rate = self.matmul_flops_per_s.get(dtype)
+        rate = self.matmul_rate(dtype)
         return None if not rate else max(flops / rate, min_bytes / self.copy_bytes_per_s)
+
+    def matmul_rate(self, dtype: str) -> float | None:
+        """Flop per second that a kernel may reach with inputs of this dtype; None when it was not measured.
+
+        On a CPU the best of all dtypes counts: kernels there compute in another one where the processor is slow at this.
+        """
+        if self.device == "cpu" and dtype in self.matmul_flops_per_s:
+            return max(self.matmul_flops_per_s.values())
+        return self.matmul_flops_per_s.get(dtype)
 
     def best_of(self, other: Ceilings) -> Ceilings:
         """What was reached at either time: a machine that was busy during one of them can do what it did in the other."""

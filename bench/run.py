@@ -104,7 +104,7 @@ class Runner:
                 return "budget"
             self.progress.group(group, number + 1, len(pending), self._time_left(len(pending) - number))
             self._one_group(group, process)
-        return "interrupted" if self.stop() else "budget" if self._unfinished() else "finished"
+        return "interrupted" if self.stop() else "budget" if self.settings.budget_s and self._unfinished() else "finished"
 
     def _one_group(self, group: Group, process: int) -> None:
         """Measure what is missing of a group; a lost worker costs one case, and the rest goes on in a new one."""
@@ -157,7 +157,7 @@ class Runner:
             worker=self._workers,
             recorder=str(self._scratch_path / "recorder"),
             cases=cases or [],
-            dtypes=tuple(sorted({case.dtype for case in self.plan.cases})),
+            dtypes=tuple(sorted({"float32", *(case.dtype for case in self.plan.cases)})),
             load=tuple(str(path) for path in self.load),
             first=first,
             stop_after_s=self._budget_left(),

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -36,6 +37,8 @@ def main() -> None:
     torch.set_num_threads(request.settings.threads)
     torch.set_grad_enabled(False)
     if request.kind == "ceilings":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing to hand over: stop at once
+
         from .instruments import ceiling
 
         channel.say(Found(ceiling.measure(torch.device(request.device), request.dtypes)))
@@ -60,19 +63,19 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
     device = torch.device(request.device)
     clock = CudaClock(device) if device.type == "cuda" else CpuClock()
     instruments = Instruments(
-        clock=clock, meter=find_meter(device), watch=find_watch(device), ceilings=lambda dtype: ceiling.measure(device, [dtype])
+        clock=clock,
+        meter=find_meter(device),
+        watch=find_watch(device),
+        ceilings=lambda dtype: ceiling.measure(device, sorted({"float32", dtype})),
     )
     with Recorder(Path(request.recorder)) as recorder:
         measurer = GroupMeasurer(request, kernels, channel, recorder, instruments, stop)
         measurer.phases_s["start"] = time.perf_counter() - started
         gc.collect()
         gc.freeze()  # what is alive now stays: later collections need not look at it
-        try:
+        with suppress(Interrupted):
             measurer.measure()
-        except Interrupted:
-            pass
-        finally:
-            channel.say(Finished(measurer.phases_s))
+        channel.say(Finished(measurer.phases_s))  # not after an error of ours: the parent has to see that one
     # interpreters with compiled code and foreign threads loaded have been seen to crash on the way out
     os._exit(0)
 

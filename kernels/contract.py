@@ -17,6 +17,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SHORT_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 DIRECTIONS = ("forward", "backward")
+MOST = 2**31 - 1
+"""No dimension is larger: torch and Triton index with 32 bits in places."""
 OPERATORS = ("attention", "feedforward", "layer")
 
 Inputs = Any  # one frozen subclass of Tensors per operator, beside its Problem
@@ -100,6 +102,9 @@ class Problem(ABC):
 
     def __post_init__(self) -> None:
         """Raise ValueError with one clear sentence for an impossible problem; subclasses add their own checks."""
+        for item in fields(self):
+            if item.type in (bool, "bool") and not isinstance(getattr(self, item.name), bool):
+                raise ValueError(f"{item.name} {getattr(self, item.name)!r} is impossible: give true or false")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} is unknown: choose from {', '.join(DTYPES)}")
         if self.direction not in self.directions:
@@ -112,6 +117,8 @@ class Problem(ABC):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} {value!r} is impossible: give a whole number of at least 1")
+            if value > MOST:
+                raise ValueError(f"{name} {value} is impossible: give at most {MOST}")
 
     def fields(self) -> dict[str, Any]:
         """Every field by name, in declaration order: plain values that can be written to JSON."""

@@ -286,5 +286,7 @@ def _plugin_module(path: Path) -> ModuleType:
     except SyntaxError as error:
         raise KernelFileError(f"--load {path.name}: does not parse: {error.msg} (line {error.lineno})") from error
     except (Exception, SystemExit) as error:
-        raise KernelFileError(f"--load {path.name}: raised {type(error).__name__} on import: {error}") from error
+        raise KernelFileError(
+            f"--load {path.name}: raised {type(error).__name__} on import: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        ) from error
     return module

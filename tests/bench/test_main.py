@@ -10,7 +10,7 @@ import pytest
 
 from kerneldyno.bench.__main__ import main
 
-PLUGIN = Path(__file__).with_name("five_kernels.py")
+PLUGIN = Path(__file__).with_name("broken_kernels.py")
 
 
 def kerneldyno(*words, cwd=None):
@@ -79,6 +79,16 @@ MISTAKES = {
     "budget": (["--budget", "-3"], ["-3"]),
     "processes": (["--processes", "0"], ["0"]),
     "activation": (["--operator", "feedforward", "--set", "activation=tanhh"], ["tanhh", "relu"]),
+    "too many threads": (["--threads", "100000"], ["--threads 100000"]),
+    "no threads": (["--threads", "0"], ["--threads 0"]),
+    "seed": (["--seed", "-1"], ["--seed -1"]),
+    "not a truth value": (["--set", "causal=no"], ["'no'", "true or false"]),
+    "too long": (["--seq-len", "99999999999999999999999"], ["99999999999999999999999", "at most"]),
+    "too much": (["--operator", "attention", "--batch", "2000000000", "--seq-len", "2000000000"], ["too large"]),
+    "not a field": (["--set", "operator=attention"], ["'operator'", "head_dim"]),
+    "short name": (["--set", "dtype=bf17"], ["'bf17'", "bfloat16"]),
+    "no operator": (["--operator", ""], ["--operator '' is an empty list"]),
+    "nothing runs": (["--kernels", "attention/fused", "--device", "cpu"], ["attention/fused", "cuda only"]),
     "missing plugin": (["--load", "/nowhere/mine.py"], ["mine.py", "no such file"]),
     "missing run": (["--resume", "/nowhere/run"], ["run"]),
     "resume with a shape": (["--resume", "x", "--batch", "3"], ["--batch"]),

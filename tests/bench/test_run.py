@@ -17,7 +17,8 @@ from kerneldyno.bench.journal import Journal, read
 from kerneldyno.bench.plan import UsageError
 from kerneldyno.bench.records import Attempt, Session
 
-PLUGIN = Path(__file__).with_name("five_kernels.py")
+PLUGIN = Path(__file__).with_name("broken_kernels.py")
+KINDS = ("good", "segfaults", "hangs", "raises", "exits", "returns_nan", "returns_list")
 TINY = {"batch": [1], "seq_len": [32], "heads": [2], "head_dim": [16]}
 
 
@@ -48,7 +49,7 @@ def by_kernel(run):
 
 
 def test_each_way_to_fail_costs_one_case(tmp_path):
-    chosen = options(tmp_path, load=(PLUGIN,), kernels=("good", "segfaults", "hangs", "raises", "returns_nan"), build_timeout_s=6.0)
+    chosen = options(tmp_path, load=(PLUGIN,), kernels=KINDS, build_timeout_s=6.0)
     progress = Silent()
     folder, ended = launch.launch(chosen, progress)
     assert ended == "finished"
@@ -58,8 +59,12 @@ def test_each_way_to_fail_costs_one_case(tmp_path):
         "segfaults": "failed",
         "hangs": "timeout",
         "raises": "failed",
+        "exits": "failed",
         "returns_nan": "wrong",
+        "returns_list": "wrong",
     }
+    assert "SystemExit: adieu" in found["attention/exits"].reason
+    assert "returned list" in found["attention/returns_list"].reason
     assert "SIGSEGV" in found["attention/segfaults"].reason
     assert "within 6 s" in found["attention/hangs"].reason
     assert "sharp edge" in found["attention/raises"].reason

@@ -52,6 +52,26 @@ def raises(problem, setup):
 
 
 @kernel(Attention)
+def exits(problem, setup):
+    """Leaves, with a word that cannot be encoded."""
+
+    def run(inputs):
+        raise SystemExit("adieu \udce9")
+
+    return run
+
+
+@kernel(Attention)
+def returns_list(problem, setup):
+    """Returns a list."""
+
+    def run(inputs):
+        return [inputs.q]
+
+    return run
+
+
+@kernel(Attention)
 def returns_nan(problem, setup):
     """Returns NaN."""
 
