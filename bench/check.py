@@ -195,7 +195,7 @@ def _global_state() -> dict[str, Any]:
         "gradient mode": torch.is_grad_enabled(),
         "the float32 matmul precision": torch.get_float32_matmul_precision(),
         "deterministic mode": torch.are_deterministic_algorithms_enabled(),
-        "the random state": torch.get_rng_state().sum().item(),
+        "the random state": torch.get_rng_state().numpy().tobytes(),
     }
 
 
