@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIRECTIONS", "DTYPES", "ITEM_BYTES", "OPERATORS", "SHORT_DTYPES", "Device", "Gradients", "Inputs", "Kernel", "KernelFileError",
-    "Problem", "Run", "Setup", "Tensors", "Weights", "differentiated", "holding", "kernel", "load", "problem_types",
+    "Problem", "Run", "Setup", "Tensors", "Weights", "differentiated", "holding", "kernel", "load",
 ]  # fmt: skip
 
 KERNELS = Path(__file__).parent
@@ -214,15 +214,6 @@ def differentiated(run: Run) -> Run:
     return forward_backward
 
 
-def problem_types() -> dict[str, type[Problem]]:
-    """The Problem class of each operator, by the operator's name."""
-    found = {}
-    for operator in OPERATORS:
-        module = importlib.import_module(f".{operator}.problem", __package__)
-        found.update({cls.operator: cls for cls in vars(module).values() if _is_problem(cls)})
-    return found
-
-
 def load(extra: Sequence[Path] = (), *, declarations_only: bool = False) -> dict[str, Kernel]:
     """Import every kernel module and the files of `extra`; return the kernels by name, shipped ones first.
 
@@ -245,10 +236,6 @@ def load(extra: Sequence[Path] = (), *, declarations_only: bool = False) -> dict
         if len(kernels) == before:
             raise KernelFileError(f"--load {path.name}: the file defines no kernel: decorate a build function with @kernel(…)")
     return kernels
-
-
-def _is_problem(item: object) -> bool:
-    return inspect.isclass(item) and issubclass(item, Problem) and hasattr(item, "operator")
 
 
 def _shipped_modules() -> Iterable[ModuleType]:

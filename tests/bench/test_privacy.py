@@ -16,7 +16,7 @@ from kerneldyno.bench.privacy import Identity, identity, scrub, scrub_of
 ANN = Identity(
     paths=(
         ("/home/ann/venv/lib/python3.12/site-packages", "<site-packages>"),
-        ("/home/ann/work", "<cwd>"),
+        ("/home/ann/project", "<cwd>"),
         ("/home/ann/venv", "<python>"),
         ("/tmp", "<tmp>"),
         ("/home/ann", "~"),
@@ -24,20 +24,20 @@ ANN = Identity(
     users=("ann",),
     hosts=("gpu-node-07.lab.example.org", "gpu-node-07"),
 )
-ROOT = Identity(paths=(("/root/project", "<cwd>"), ("/root", "~")), users=("root",), hosts=("a", "vm"))
+ROOT = Identity(paths=(("/root/project", "<cwd>"), ("/root", "~")), users=("root",), hosts=("a", "pc"))
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('File "/home/ann/work/my.py", line 3', 'File "<cwd>/my.py", line 3'),
+        ('File "/home/ann/project/my.py", line 3', 'File "<cwd>/my.py", line 3'),
         ("/home/ann/venv/lib/python3.12/site-packages/torch/__init__.py", "<site-packages>/torch/__init__.py"),
         ("/home/ann/venv/bin/python -m x", "<python>/bin/python -m x"),
         ("see /home/ann.", "see ~."),
         ("cd /home/ann && ls", "cd ~ && ls"),
-        ("-I/home/ann/include -L/home/ann/work", "-I~/include -L<cwd>"),
+        ("-I/home/ann/include -L/home/ann/project", "-I~/include -L<cwd>"),
         ("file:///home/ann/a.txt", "file://~/a.txt"),
-        ("--out=/home/ann/work/runs", "--out=<cwd>/runs"),
+        ("--out=/home/ann/project/runs", "--out=<cwd>/runs"),
         ("/home/annabel/x", "~/x"),  # somebody else, nobody's business either
         ("/Users/bob/x and /home/bob: no", "~/x and ~: no"),
         ("/tmp/torchinductor_ann/fx", "<tmp>/torchinductor_<user>/fx"),
@@ -72,8 +72,8 @@ def test_a_user_with_a_home(text, expected) -> None:
         ("-I/root/inc -I /root/inc", "-I/root/inc -I ~/inc"),
         ("cc -I/root/inc", "cc -I~/inc"),
         ("the root of a tree, a rootkit, /rootkit, /a/root/b", "the root of a tree, a rootkit, /rootkit, /a/root/b"),
-        ("square root of vm.overcommit in a vm", "square root of vm.overcommit in a vm"),
-        ("root@vm and ray://a:10001", "<user>@<host> and ray://<host>:10001"),
+        ("square root of pc.overcommit in a pc", "square root of pc.overcommit in a pc"),
+        ("root@pc and ray://a:10001", "<user>@<host> and ray://<host>:10001"),
         ("mail to x@a-b.org", "mail to x@a-b.org"),
     ],
 )
@@ -134,8 +134,8 @@ def test_paths_below_home_lose_the_user_and_keep_the_rest(user: str, host: str, 
 
 
 @settings(deadline=None)
-@given(st.sampled_from(["a", "ann", "torch", "fused", "lib", "root", "vm", "linux", "cuda"]), st.lists(st.sampled_from(
-    ["torch", "fused", "a", "the", "root", "attention/fused", "linux", "vm", "cuda:0", "lib", "RuntimeError:", "ann", "x = a / b", "-a"]
+@given(st.sampled_from(["a", "ann", "torch", "fused", "lib", "root", "pc", "linux", "cuda"]), st.lists(st.sampled_from(
+    ["torch", "fused", "a", "the", "root", "attention/fused", "linux", "pc", "cuda:0", "lib", "RuntimeError:", "ann", "x = a / b", "-a"]
 )))  # fmt: skip
 def test_sentences_survive_whatever_people_and_machines_are_called(name: str, words: list[str]) -> None:
     sentence = " ".join(words)

@@ -80,9 +80,6 @@ class TestLoading:
     def test_loading_again_gives_the_same_objects(self):
         assert list(registry.load().values()) == list(SHIPPED.values())
 
-    def test_problem_types(self):
-        assert registry.problem_types() == {"attention": Attention, "feedforward": FeedForward, "layer": Layer}
-
 
 class TestPlugins:
     def test_is_loaded_after_the_shipped_ones_and_works(self, tmp_path):
