@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .records import Record
+from .entries import Record
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -29,19 +29,9 @@ from ._run_folder import (
     one_sentence,
     require_empty,
 )
+from .entries import Attempt, CeilingsFound, GroupDone, Measured, Record, Session, SessionEnd
 from .matching import differences
-from .records import (
-    Attempt,
-    Ceilings,
-    CeilingsFound,
-    GroupDone,
-    Manifest,
-    Measured,
-    Measurement,
-    Record,
-    Session,
-    SessionEnd,
-)
+from .records import Ceilings, Manifest, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable

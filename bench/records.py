@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 
 Status = Literal["ok", "skipped", "wrong", "failed", "timeout", "invalid"]
 STATUSES: tuple[Status, ...] = ("ok", "skipped", "wrong", "failed", "timeout", "invalid")
-Phase = Literal["start", "build", "check", "memory", "warmup", "timing", "energy", "recheck"]
+Phase = Literal["start", "build", "check", "identify", "memory", "warmup", "timing", "energy", "recheck"]
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +99,23 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
     """Which counter: "nvml power_instant (indicative)", "nvml total energy", "rapl package"."""
     reason: str | None = None
-    """Why something above is None."""
+    """Why something above is None, or why the joules are not valid."""
+    valid: bool | None = None
+    """Whether the joules may be believed: enough counter updates, windows that agree, no throttling; None without joules."""
+    windows_j: list[float] = []
+    """Gross joules per call of each window, in the order in which they were taken."""
+    updates: int | None = None
+    """Counter updates seen, all windows together."""
+    spread: float | None = None
+    """Largest window less the smallest, divided by their mean."""
+    idle_w: float | None = None
+    """Mean power of the idle device before and after."""
+    temperature_low_c: float | None = None
+    """Lowest temperature at the start of a window."""
+    temperature_high_c: float | None = None
+    """Highest temperature at the start of a window."""
+    throttled_share: float | None = None
+    """Share of the windows' time during which the device held back."""
 
 
 class Clocks(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +141,9 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     host_samples_s: list[float] | None = None
     """End-to-end seconds per call seen by the host, where it differs from device time."""
     warm_samples_s: list[float] | None = None
-    """Device seconds per call with a warm cache, where `samples_s` are cold."""
+    """Device seconds per call with a warm cache, where `samples_s` are cold (GPU)."""
+    cold_samples_s: list[float] | None = None
+    """Seconds of single calls with the caches emptied before, where `samples_s` are warm (CPU)."""
     calls_per_sample: int = 1
     warmup_calls: int = 0
     warmup_s: float = 0.0
@@ -149,6 +167,12 @@ class Measurement(msgspec.Struct, kw_only=True):
     """Which counter `peak_bytes` came from, or why there is none."""
     weight_bytes: int | None = None
     energy: Energy | None = None
+    identity: str | None = None
+    """What was seen to run: the SDPA backend, the nodes and their execution provider, the integer product."""
+    probes: dict[str, float] = {}
+    """Structured probe of the gate -> error ratio that the kernel reached in it (its limit is that of `errors`)."""
+    leak_bytes: int | None = None
+    """Bytes per call that stay allocated from call to call, after the first ones; None: not measured."""
     errors: Errors | None = None
     """Against the float64 reference; for an approximate kernel, against what it claims to compute."""
     distance: Distance | None = None
@@ -291,47 +315,3 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Case id -> why it will not be measured, in a sentence."""
     sources: dict[str, str] = {}
     """Kernel name -> hash of the source that defines it: a resumed run with other sources is refused."""
-
-
-class Session(msgspec.Struct, frozen=True, tag="session"):
-    """The harness began, or began again, to work on this run."""
-
-    started: str
-
-
-class Attempt(msgspec.Struct, frozen=True, tag="attempt"):
-    """A worker is about to do this: written before it starts, so that a case that kills machines is known."""
-
-    case: str
-    phase: str
-
-
-class Measured(msgspec.Struct, frozen=True, tag="measured"):
-    """One case is done."""
-
-    measurement: Measurement
-
-
-class CeilingsFound(msgspec.Struct, frozen=True, tag="ceilings"):
-    """What the machine can do, as measured in this session."""
-
-    ceilings: Ceilings
-
-
-class GroupDone(msgspec.Struct, frozen=True, tag="group", kw_only=True):
-    """Wall time of one worker process, and where it went: start, build, check, memory, warmup, timing, energy, other."""
-
-    group: str
-    wall_s: float
-    phases_s: dict[str, float]
-
-
-class SessionEnd(msgspec.Struct, frozen=True, tag="end", kw_only=True):
-    """The harness stopped in an orderly way."""
-
-    reason: Literal["finished", "interrupted", "budget"]
-    wall_s: float
-
-
-Record = Session | Attempt | Measured | CeilingsFound | GroupDone | SessionEnd
-"""One line of journal.jsonl."""

@@ -16,22 +16,11 @@ from typing import Literal, Protocol
 
 from . import environment, privacy
 from .child import Child, Loss
+from .entries import Attempt, CeilingsFound, GroupDone, Measured, Session, SessionEnd
 from .journal import Journal
 from .messages import Doing, Done, Finished, Found, Message, Request
 from .plan import Group, Plan
-from .records import (
-    Attempt,
-    Case,
-    Ceilings,
-    CeilingsFound,
-    GroupDone,
-    Measured,
-    Measurement,
-    Process,
-    Session,
-    SessionEnd,
-    Settings,
-)
+from .records import Case, Ceilings, Measurement, Process, Settings
 
 QUARANTINE = 2
 """A case during which the harness died this often is not tried again."""

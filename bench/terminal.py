@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from .records import STATUSES, Case, GroupDone, Measurement, Settings
+from .entries import GroupDone
+from .records import STATUSES, Case, Measurement, Settings
 from .stats import latency
 
 if TYPE_CHECKING:

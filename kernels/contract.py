@@ -5,9 +5,11 @@ Import these from `registry`. No torch is imported here at run time.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
@@ -88,6 +90,38 @@ class Setup:
     seed: int = 0
     arena: bool = True
     """False while peak memory is counted: a runtime with a caching allocator of its own turns it off then."""
+    profile: Path | None = None
+    """Folder into which a runtime with a profiler of its own (ONNX Runtime) writes what it ran; None: it does not."""
+
+
+class NotAsNamed(Exception):
+    """What ran is not what the kernel's name says; the message says what ran instead."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What was seen to run during the build and one call of a kernel: its `identified` judges it."""
+
+    operators: Mapping[str, int] = field(default_factory=dict)
+    """How often each torch operator ("aten::…") and each device kernel ran in the call, by name."""
+    nodes: tuple[tuple[str, str], ...] = ()
+    """(operator type, execution provider) of each node that ONNX Runtime ran in the call."""
+    regions: int = 0
+    """Pieces of code compiled by torch.compile that the call entered."""
+    graph_breaks: int = 0
+    """Places where torch.compile gave up on a graph, in build and call."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Inputs on which a particular mistake shows plainly; what is right is the problem's reference for them."""
+
+    name: str
+    """What a failure means, in a few words: "a key that must not be seen"."""
+    inputs: Inputs
+    """As large as the problem's own; made of `inputs` that the problem drew."""
+    problem: Problem | None = None
+    """Another problem of the operator for which the kernel is built anew, such as one of an awkward length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +133,9 @@ class Problem(ABC):
 
     operator: ClassVar[str]
     directions: ClassVar[tuple[str, ...]] = ("forward",)
+
+    rows: ClassVar[torch.Tensor | None] = None
+    """Positions on the sequence axis that `reference`, `naive` and `gradients` answer for; None: all. See `at`."""
 
     def __post_init__(self) -> None:
         """Raise ValueError with one clear sentence for an impossible problem; subclasses add their own checks."""
@@ -119,6 +156,16 @@ class Problem(ABC):
                 raise ValueError(f"{name} {value!r} is impossible: give a whole number of at least 1")
             if value > MOST:
                 raise ValueError(f"{name} {value} is impossible: give at most {MOST}")
+
+    def at(self, rows: torch.Tensor | None) -> Self:
+        """This problem with right answers for these query rows only: int64 [count], ascending.
+
+        Outputs of `reference` and `naive` then have `count` rows on the sequence axis. `gradients` are those of an
+        `inputs.grad` that is zero in all other rows: of the queries' gradient it gives these rows, of keys and values all.
+        """
+        chosen = copy.copy(self)
+        object.__setattr__(chosen, "rows", rows)
+        return chosen
 
     def fields(self) -> dict[str, Any]:
         """Every field by name, in declaration order: plain values that can be written to JSON."""
@@ -163,6 +210,10 @@ class Problem(ABC):
     def gradients(self, inputs: Inputs, weights: Weights = None, *, naive: bool = False) -> Gradients:
         """Float64 (or, if `naive`, same-dtype) output and gradients for `inputs.grad`; NotImplementedError if undefined."""
         raise NotImplementedError(f"{self.operator} defines no backward direction")
+
+    def probes(self, inputs: Inputs, seed: int) -> Iterator[Probe]:
+        """Inputs on which particular mistakes show plainly, made of `inputs`; random choices follow `seed`."""
+        return iter(())
 
     def compared(self, output: torch.Tensor, inputs: Inputs) -> torch.Tensor:
         """The part of an output that is defined: rows past a sequence's length may hold anything where a layer says so."""

@@ -28,10 +28,13 @@ from .contract import (
     Device,
     Gradients,
     Inputs,
+    NotAsNamed,
+    Probe,
     Problem,
     Run,
     Setup,
     Tensors,
+    Trace,
     Weights,
 )
 
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIRECTIONS", "DTYPES", "ITEM_BYTES", "OPERATORS", "SHORT_DTYPES", "Device", "Gradients", "Inputs", "Kernel", "KernelFileError",
-    "Problem", "Run", "Setup", "Tensors", "Weights", "differentiated", "holding", "kernel", "load",
+    "NotAsNamed", "Probe", "Problem", "Run", "Setup", "Tensors", "Trace", "Weights", "differentiated", "holding", "kernel", "load",
 ]  # fmt: skip
 
 KERNELS = Path(__file__).parent
@@ -77,6 +80,8 @@ class Kernel:
     claim: Callable[[Any, Setup, Any], torch.Tensor] | None
     prepare: Callable[[Any, Setup, Any], Any] | None
     refuses: Callable[[Any, Device], str | None] | None
+    identified: Callable[[Any, Setup, Trace], str] | None
+    """(problem, setup, trace) -> what ran, in a few words; raises NotAsNamed when that is not what the name says."""
     source: str = field(compare=False, default="")
     """The file that defines it; a hash of it goes into the resume key, its path nowhere."""
 
@@ -150,6 +155,7 @@ def kernel(
     claim: Callable[[Any, Setup, Any], torch.Tensor] | None = None,
     prepare: Callable[[Any, Setup, Any], Any] | None = None,
     refuses: Callable[[Any, Device], str | None] | None = None,
+    identified: Callable[[Any, Setup, Trace], str] | None = None,
 ) -> Callable[[Callable[[Any, Setup], Run]], Kernel]:
     """Declare the decorated `build(problem, setup) -> run` to be a kernel for `problem`.
 
@@ -187,6 +193,7 @@ def kernel(
             claim=claim,
             prepare=prepare,
             refuses=refuses,
+            identified=identified,
             source=inspect.getsourcefile(build) or "",
         )
 

@@ -27,9 +27,11 @@ LONGER = {
 }
 MOST_FUNCTION_LINES = 60
 
-TORCH_FREE = {f"kerneldyno.bench.{name}" for name in ("records", "stats", "journal", "plan", "run", "compare", "environment", "__main__")}
-KERNEL_FREE = {f"kerneldyno.bench.{name}" for name in ("records", "stats", "journal", "compare")}
-FOR_REPORTS = {f"kerneldyno.bench.{name}" for name in ("records", "stats", "journal")}
+TORCH_FREE = {
+    f"kerneldyno.bench.{name}" for name in ("records", "entries", "stats", "journal", "plan", "run", "compare", "environment", "__main__")
+}
+KERNEL_FREE = {f"kerneldyno.bench.{name}" for name in ("records", "entries", "stats", "journal", "compare")}
+FOR_REPORTS = {f"kerneldyno.bench.{name}" for name in ("records", "entries", "stats", "journal")}
 OPTIONAL = {"triton", "onnx", "onnxruntime", "torchao", "jax"}
 
 

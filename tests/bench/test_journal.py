@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from kerneldyno.bench import _journal_lines as lines
 from kerneldyno.bench import journal
+from kerneldyno.bench.entries import Attempt, CeilingsFound, GroupDone, Measured, Record, Session, SessionEnd
 from kerneldyno.bench.journal import (
     CorruptRunError,
     DiskFullError,
@@ -31,20 +32,13 @@ from kerneldyno.bench.journal import (
 from kerneldyno.bench.records import (
     PROTOCOLS,
     SCHEMA_VERSION,
-    Attempt,
     Case,
     Ceilings,
-    CeilingsFound,
     Environment,
     Errors,
-    GroupDone,
     Manifest,
-    Measured,
     Measurement,
     Process,
-    Record,
-    Session,
-    SessionEnd,
     Settings,
 )
 
@@ -325,7 +319,8 @@ import sys
 from pathlib import Path
 import msgspec
 from kerneldyno.bench.journal import Journal
-from kerneldyno.bench.records import Manifest, Measured, Measurement, Process, Session
+from kerneldyno.bench.entries import Measured, Session
+from kerneldyno.bench.records import Manifest, Measurement, Process
 
 folder, start, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 manifest = msgspec.json.decode(sys.stdin.buffer.read(), type=Manifest)

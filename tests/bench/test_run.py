@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from kerneldyno.bench import launch
+from kerneldyno.bench.entries import Attempt, Session
 from kerneldyno.bench.journal import Journal, read
 from kerneldyno.bench.plan import UsageError
-from kerneldyno.bench.records import Attempt, Session
 
 PLUGIN = Path(__file__).with_name("broken_kernels.py")
 KINDS = ("good", "segfaults", "hangs", "raises", "exits", "returns_nan", "returns_list")

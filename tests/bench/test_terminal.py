@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from kerneldyno.bench import terminal
+from kerneldyno.bench.entries import GroupDone
 from kerneldyno.bench.plan import Group, Plan
-from kerneldyno.bench.records import PROTOCOLS, Case, Distance, GroupDone, Measurement, Process, Settings, Warn
+from kerneldyno.bench.records import PROTOCOLS, Case, Distance, Measurement, Process, Settings, Warn
 
 
 def case(kernel="attention/a"):

@@ -10,23 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from kerneldyno.bench.entries import CeilingsFound, Measured, Session, SessionEnd
 from kerneldyno.bench.journal import Journal, Run, read
 from kerneldyno.bench.records import (
     PROTOCOLS,
     Case,
     Ceilings,
-    CeilingsFound,
     Clocks,
     Distance,
     Energy,
     Environment,
     Errors,
     Manifest,
-    Measured,
     Measurement,
     Process,
-    Session,
-    SessionEnd,
     Settings,
     Warn,
 )
