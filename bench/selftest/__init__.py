@@ -1,0 +1,1 @@
+"""The benchmark of the benchmark: plants faults and says what was caught."""
