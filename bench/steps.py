@@ -11,8 +11,8 @@ from . import check
 from .contender import Contender, Pool
 from .instruments.clock import Clock
 from .instruments.energy import PowerMeter, measure_power
-from .instruments.memory import peak_of
-from .records import Energy
+from .instruments.memory import count
+from .records import Energy, Warn
 
 WARMUP_WINDOW_S = 0.03
 ENERGY_WINDOW_S = {"auto": 1.0, "on": 5.0}
@@ -45,7 +45,7 @@ def check_output(contender: Contender, truths: Sequence[check.Truth]) -> None:
 
 
 def count_memory(contender: Contender, truth: check.Truth) -> None:
-    """Peak bytes of one call of its own; a runtime with an allocator of its own is built again without it."""
+    """Peak bytes of one call, and what every call leaves behind; a runtime with an allocator of its own is built again without it."""
     inputs, run, setup = contender.prepared(truth.inputs), contender.run, contender.setup
     assert run is not None
     foreign = contender.kernel.own_allocator
@@ -53,8 +53,12 @@ def count_memory(contender: Contender, truth: check.Truth) -> None:
         run = contender.kernel.build(contender.problem, replace(setup, arena=False))
         if setup.device.type == "cpu":
             run(inputs)  # one-time caches do not count; a CUDA arena keeps what it took, so there the first call is counted
-    peak = peak_of(lambda: run(inputs), setup.device, foreign=foreign)
-    contender.measurement.peak_bytes, contender.measurement.peak_source = peak.bytes, peak.source
+    counted, measurement = count(lambda: run(inputs), setup.device, foreign=foreign), contender.measurement
+    measurement.peak_bytes, measurement.peak_source = counted.peak.bytes, counted.peak.source
+    measurement.leak_bytes = counted.growth_bytes
+    if counted.growth_bytes:
+        stays = f"{counted.growth_bytes} bytes of every call stay allocated: a long run ends out of memory"
+        measurement.warnings.append(Warn("leak", f"{stays}; look for outputs that are kept, lists that grow, memory never freed"))
 
 
 def warm_up(contender: Contender, pool: Pool, clock: Clock, stop: Callable[[], bool]) -> None:

@@ -33,6 +33,7 @@ COLUMNS: dict[str, str] = {
     "prepare_bytes": "bytes that this work left behind",
     "peak_bytes": "peak bytes allocated on the device during one call above what was alive before, output included; lower is better",
     "peak_source": "which counter peak_bytes came from, or why there is none",
+    "leak_bytes": "bytes per call that stay allocated from call to call, after the first ones; 0 is right",
     "weight_bytes": "bytes of the weights that the kernel keeps",
     "flops": "floating-point operations of the exact problem, per call",
     "min_bytes": "bytes that the exact problem must at least read and write, per call",

@@ -155,7 +155,7 @@ def _state(measurement: Measurement | None, run: Run) -> dict[str, Any]:
 
 def _costs(measurement: Measurement) -> dict[str, Any]:
     """What it cost beside time: building, memory, energy; and the state of the device."""
-    names = "build_s build_cache prepare_s prepare_bytes peak_bytes peak_source weight_bytes"
+    names = "build_s build_cache prepare_s prepare_bytes peak_bytes peak_source leak_bytes weight_bytes"
     costs = {name: getattr(measurement, name) for name in names.split()}
     if (energy := measurement.energy) is not None:
         costs |= {"energy_j": energy.energy_j, "net_energy_j": energy.net_energy_j, "power_w": energy.power_w}

@@ -1,12 +1,16 @@
-"""Peak bytes allocated on the device during one call, above what was alive before it, the output included."""
+"""What a call needs: peak bytes on the device above what was alive before, the output included; and what every call leaves behind."""
 
 from __future__ import annotations
 
 import gc
-import tempfile
+import time
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from .allocations import Traced, trace
+from .device_memory import DeviceMemory, TorchMemory
+from .resident import rise_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,8 +18,20 @@ if TYPE_CHECKING:
     import torch
 
 MEMRAY = "memray (every native allocation)"
+NO_MEMRAY = "not measured: memray is not installed (pip install 'kerneldyno[run]'; it exists for Linux and macOS)"
 TORCH = "torch CUDA allocator"
-FOREIGN = "torch CUDA allocator + growth of device memory in use"
+FOREIGN = "torch CUDA allocator + growth of device memory in use (what was freed again within the call is not in it)"
+CALLS = 7
+"""So many calls are traced where they are quick: the first settles what is kept of the last one, the others must leave nothing."""
+FEWEST_CALLS = 3
+BUDGET_S = 0.1
+WINDOWS = 3
+CALLS_PER_WINDOW = 6
+"""When something stayed, it is looked at again: a leak grows in every one of these windows, a cache that fills does not."""
+CONFIRMING_S = 0.5
+UNSEEN_BYTES = 4 * 2**20
+UNSEEN_SHARE = 0.1
+"""The process may rise by this much more than was allocated: pages are rounded up, huge ones to 2 MiB."""
 
 
 @dataclass(frozen=True)
@@ -28,55 +44,111 @@ class Peak:
     """Which counter it came from, or why there is none."""
 
 
-def peak_of(call: Callable[[], object], device: torch.device, *, foreign: bool = False) -> Peak:
-    """Make one call and return its peak. One-time caches do not belong to it: the caller has made a call before.
+@dataclass(frozen=True)
+class Count:
+    """What calls need and leave behind."""
 
-    On CUDA, `foreign` says that a runtime allocates where torch's allocator does not see it. Its part is the growth of
-    device memory in use over the call (cudaMemGetInfo, less what torch reserved for itself): the worker must be alone on
-    the device, and the runtime's arena must not have grown by an earlier call, since it keeps what it once took.
+    peak: Peak
+    growth_bytes: int | None
+    """Bytes per call that stay allocated from call to call; None: not measured."""
+
+
+def count(call: Callable[[], object], device: torch.device, *, foreign: bool = False) -> Count:
+    """Peak and growth, on a CPU of the same calls. One-time caches belong to neither: the caller has made a call before.
+
+    On CUDA, `foreign` says that a runtime allocates where torch's allocator does not see it, and keeps what it once took:
+    then the peak is that of the first call of a fresh arena. The worker must be alone on the device.
     """
     if device.type == "cuda":
-        return _cuda_peak(call, device, foreign=foreign)
-    return _native_peak(call)
-
-
-def _native_peak(call: Callable[[], object]) -> Peak:
-    """Every malloc, mmap and the like of every thread, seen by memray: exact, whatever the allocator kept warm."""
+        memory = TorchMemory(device)
+        peak = device_peak(call, memory, foreign=foreign)
+        return Count(peak, device_growth(call, memory, WINDOWS * CALLS_PER_WINDOW))
     try:
-        import memray
+        traced = trace(call, FEWEST_CALLS, CALLS, BUDGET_S)
     except ImportError:
-        return Peak(None, "not measured: memray is not installed (pip install 'kerneldyno[run]'; it exists for Linux and macOS)")
-    with tempfile.TemporaryDirectory(prefix="kerneldyno-") as folder:
-        trace = Path(folder) / "trace"
-        with memray.Tracker(trace, native_traces=False):
-            output = call()
-        del output
-        with memray.FileReader(trace) as reader:
-            peak = int(reader.metadata.peak_memory)
-    return Peak(peak, MEMRAY)
+        return Count(Peak(None, NO_MEMRAY), None)
+    seen = _typical_peak(traced)
+    risen = rise_of(call)
+    if risen is not None and risen > seen + max(UNSEEN_BYTES, UNSEEN_SHARE * seen):
+        return Count(Peak(risen, f"rise of the process's resident memory, a lower bound: memray saw {seen} bytes of it"), None)
+    return Count(Peak(seen, MEMRAY), _confirmed_growth(call, traced))
 
 
-def _cuda_peak(call: Callable[[], object], device: torch.device, *, foreign: bool) -> Peak:
-    import torch
+def peak_of(call: Callable[[], object], device: torch.device, *, foreign: bool = False) -> Peak:
+    """Make one call and return its peak; `foreign` as for `count`."""
+    if device.type == "cuda":
+        return device_peak(call, TorchMemory(device), foreign=foreign)
+    try:
+        return Peak(trace(call, 1, 1, 0.0)[0].peak_bytes, MEMRAY)
+    except ImportError:
+        return Peak(None, NO_MEMRAY)
 
-    gc.collect()
-    torch.cuda.synchronize(device)
-    torch.cuda.empty_cache()
-    base = torch.cuda.memory_allocated(device)
-    outside = _outside_torch(device) if foreign else 0
-    torch.cuda.reset_peak_memory_stats(device)
+
+def growth_of(call: Callable[[], object], device: torch.device, calls: int = CALLS) -> int | None:
+    """Bytes per call that stay allocated from call to call, over at least so many calls; None: not measured.
+
+    What the first of them keeps does not count, nor does what Python's garbage collector would free. A leak that comes less
+    often than every sixth call is not seen, nor are objects of up to 512 bytes before they fill an arena of Python's (1 MiB).
+    """
+    if device.type == "cuda":
+        return device_growth(call, TorchMemory(device), calls)
+    try:
+        traced = trace(call, calls, calls, 0.0)
+    except ImportError:
+        return None
+    return _confirmed_growth(call, traced)
+
+
+def _typical_peak(traced: list[Traced]) -> int:
+    """The highest that more than one call reached: a table of Python's that grew by chance in one of them does not count."""
+    return sorted(one.peak_bytes for one in traced)[-2:][0]
+
+
+def _confirmed_growth(call: Callable[[], object], traced: list[Traced]) -> int:
+    """0 unless something stayed; then what stays in every window of a longer look, with the garbage collected."""
+    if traced[-1].kept_bytes <= traced[0].kept_bytes:
+        return 0
+    longer = trace(call, WINDOWS + 1, WINDOWS * CALLS_PER_WINDOW + 1, CONFIRMING_S, afterwards=gc.collect)
+    return steady_growth([one.kept_bytes for one in longer])
+
+
+def steady_growth(readings: list[int]) -> int:
+    """Bytes per call in the window that grew least; `readings` are the bytes in use after each of at least 4 calls."""
+    width = (len(readings) - 1) // WINDOWS
+    ends = readings[-(WINDOWS * width + 1) :: width]
+    least = min(after - before for before, after in pairwise(ends))
+    return max(round(least / width), 0)
+
+
+def device_peak(call: Callable[[], object], memory: DeviceMemory, *, foreign: bool) -> Peak:
+    """Torch's own peak, and what device memory in use grew by outside torch, which is rounded up to whole pages (2 MiB)."""
+    inside, outside = _one_call(call, memory)
+    if outside and not foreign:
+        outside = min(outside, _one_call(call, memory)[1])  # code that was loaded late does not come again
+    return Peak(inside + outside, FOREIGN if foreign or outside else TORCH)
+
+
+def _one_call(call: Callable[[], object], memory: DeviceMemory) -> tuple[int, int]:
+    memory.settle()
+    base, outside = memory.allocated(), memory.outside()
+    memory.reset_peak()
     output = call()
-    torch.cuda.synchronize(device)
-    peak = torch.cuda.max_memory_allocated(device) - base
-    if foreign:
-        peak += max(_outside_torch(device) - outside, 0)
+    memory.synchronize()
+    grown = memory.peak() - base, max(memory.outside() - outside, 0)
     del output
-    return Peak(peak, FOREIGN if foreign else TORCH)
+    return grown
 
 
-def _outside_torch(device: torch.device) -> int:
-    """Bytes of device memory in use that torch's allocator has not reserved."""
-    import torch
-
-    free, total = torch.cuda.mem_get_info(device)
-    return total - free - torch.cuda.memory_reserved(device)
+def device_growth(call: Callable[[], object], memory: DeviceMemory, calls: int) -> int:
+    """As `growth_of`, from torch's allocator and from device memory in use outside it."""
+    width, started = max(calls // WINDOWS, 1), time.perf_counter()
+    call()
+    memory.settle()
+    readings = [memory.allocated() + memory.outside()]
+    for _ in range(WINDOWS * width):
+        call()
+        memory.settle()
+        readings.append(memory.allocated() + memory.outside())
+        if len(readings) > WINDOWS and time.perf_counter() - started > CONFIRMING_S:
+            break
+    return steady_growth(readings)
