@@ -81,6 +81,14 @@ class Contender:
     call_s: float = 0.0
     """A rough idea of one call, for planning legs."""
     samples: list[Sample] = field(default_factory=list)
+    cold: list[tuple[int, float]] = field(default_factory=list)
+    """Round and seconds of single calls with emptied caches, where `samples` are warm."""
+    legs_s: float = 0.0
+    """Time spent in its legs so far, cold samples apart …"""
+    cold_s: float = 0.0
+    """… in cold calls …"""
+    sweeps_s: float = 0.0
+    """… and in emptying the caches for them."""
     warmup_calls: int = 0
     broken: str | None = None
     """What it raised while it was timed."""
@@ -120,9 +128,18 @@ class Contender:
         spent = self.measurement.phases_s
         spent[phase] = spent.get(phase, 0.0) + seconds
 
+    def add(self, sample: Sample) -> None:
+        """Keep a sample, and let the stopping rule know."""
+        self.samples.append(sample)
+        self.rule.add(sample.seconds, sample.seconds * self.calls)
+
     def forget_round(self, round_number: int) -> None:
-        """Drop the samples of one round."""
+        """Drop the samples of one round: they decide neither the result nor when to stop."""
+        for sample in self.samples:
+            if sample.round == round_number:
+                self.rule.forget(sample.seconds)
         self.samples = [sample for sample in self.samples if sample.round != round_number]
+        self.cold = [(number, seconds) for number, seconds in self.cold if number != round_number]
 
     def release(self) -> None:
         """Let go of everything the kernel holds."""
@@ -138,6 +155,7 @@ class Contender:
             rounds=[s.round for s in self.samples],
             host_samples_s=host or None,
             warm_samples_s=warm or None,
+            cold_samples_s=[seconds for _, seconds in self.cold] or None,
             calls_per_sample=self.calls,
             warmup_calls=self.warmup_calls,
             warmup_s=self.measurement.phases_s.get("warmup", 0.0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 
 from .contender import Contender
+from .instruments.watch import Reading, stolen_share
 from .records import Case, Ceilings, Protocol, Warn
 
 PLAUSIBLE = 1.15
@@ -13,6 +14,9 @@ CACHE_MULTIPLE = 4
 """The byte rule of plausibility holds only where the working set is this many times the last-level cache."""
 MOST_DROPPED = 0.2
 """With a larger share of throttled rounds a measurement is invalid."""
+
+MOST_STOLEN = 0.02
+"""With a larger share of the processors' time given to other virtual machines, the samples are called disturbed."""
 
 
 def warnings(contender: Contender, protocol: Protocol, *, stopped: bool) -> list[Warn]:
@@ -33,11 +37,21 @@ def warnings(contender: Contender, protocol: Protocol, *, stopped: bool) -> list
     return found
 
 
+def disturbances(before: Reading, after: Reading) -> list[Warn]:
+    """What came from outside between the first round and the last, for all kernels of the group alike."""
+    stolen = stolen_share(before, after)
+    if stolen is None or stolen <= MOST_STOLEN:
+        return []
+    text = f"{stolen:.1%} of the processors' time went to other virtual machines during the rounds: measure on a quieter machine"
+    return [Warn("disturbed", text)]
+
+
 def throttled(contender: Contender, dropped_rounds: int) -> str | None:
     """A sentence when too many rounds were dropped because the device throttled."""
     rounds = len({sample.round for sample in contender.samples}) + dropped_rounds
     if dropped_rounds > MOST_DROPPED * rounds:
-        return f"{dropped_rounds} of {rounds} rounds were dropped because the device throttled: let it cool, or lower its load"
+        lost = f"{dropped_rounds} of {rounds} rounds were dropped because the device throttled"
+        return f"{lost}: let it cool, lower its load, or raise the container's CPU quota"
     return None
 
 

@@ -13,10 +13,11 @@ import torch
 from kerneldyno.kernels.registry import Kernel, Setup
 
 from . import check, judge, steps
-from .contender import Contender, Pool, Sample
+from .contender import Contender, Pool
 from .instruments.clock import Clock
 from .instruments.energy import PowerMeter
-from .instruments.watch import Reading, Watch
+from .instruments.watch import Reading, Watch, slowdowns
+from .legs import run_leg
 from .messages import Channel, Doing, Done, Found, Recorder, Request
 from .records import Case, Ceilings, Clocks, Measurement, Phase, Status
 from .stats import StoppingRule, WarmUp
@@ -170,12 +171,12 @@ class GroupMeasurer:
             round_number = 0
             while not self.stop() and not all(contender.rule.is_finished for contender in contenders):
                 self.pool.refresh(round_number)
-                readings = [self.watch.read()]
+                before = self.watch.read()
                 for i in self.rng.permutation(len(contenders)):
                     self._timed(contenders[i], round_number)
-                readings.append(self.watch.read())
+                after = self.watch.read()
                 self._drop_broken(contenders)
-                if any(reading.throttled for reading in readings):
+                if slowdowns(before, after):
                     self.dropped_rounds += 1
                     for contender in contenders:
                         contender.forget_round(round_number)
@@ -189,26 +190,11 @@ class GroupMeasurer:
         self.recorder.mark(contender.index)
         started = time.perf_counter()
         try:
-            self._leg(contender, round_number)
+            run_leg(contender, self.pool, self.clock, round_number)
         except BaseException as error:  # noqa: BLE001 - as in _guarded
             contender.broken = sentence(error)
         self.recorder.clear()
         contender.note("timing", time.perf_counter() - started)
-
-    def _leg(self, contender: Contender, round_number: int) -> None:
-        """One sample is thrown away, since the neighbours left their marks on caches and threads; then those that count."""
-        run = contender.run
-        assert run is not None
-        for item in contender.slots(self.pool, self.pool.take(contender.calls)):
-            run(item)
-        for _ in range(contender.samples_per_leg):
-            chosen = self.pool.take(contender.calls)
-            inputs = contender.slots(self.pool, chosen)
-            timing = self.clock.time(run, inputs)
-            warm = self.clock.time(run, inputs, cold=False).seconds if self.device.type == "cuda" else None
-            contender.samples.append(Sample(round_number, timing.seconds, timing.host_seconds, warm, timing.held))
-            contender.rule.add(timing.seconds, timing.seconds * contender.calls)
-            contender.last = (timing.output, self.pool.variant(chosen[-1]))
 
     def _conclude(self, contender: Contender, before: Reading, after: Reading) -> None:
         """Check the last timed output, judge the samples, and say the measurement."""
@@ -223,10 +209,10 @@ class GroupMeasurer:
             before_mhz=before.mhz,
             after_mhz=after.mhz,
             temperature_c=after.temperature_c,
-            throttle_reasons=tuple(sorted({*before.reasons, *after.reasons})),
+            throttle_reasons=slowdowns(before, after),
             dropped_rounds=self.dropped_rounds,
         )
-        measurement.warnings += judge.warnings(contender, self.protocol, stopped=self.stop())
+        measurement.warnings += judge.warnings(contender, self.protocol, stopped=self.stop()) + judge.disturbances(before, after)
         if reason := hot or self._implausible(contender):
             measurement.status, measurement.reason = "invalid", reason
         contender.release()

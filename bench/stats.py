@@ -7,7 +7,7 @@ times as much. So intervals are over processes as soon as there are three, and n
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect_left, insort
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -129,6 +129,16 @@ class StoppingRule:
         insort(self._ordered, seconds_per_call)
         self.busy_s += busy_s
 
+    def forget(self, seconds_per_call: float) -> None:
+        """Take a sample back that does not count after all. The time that it took was spent: it still counts to the cap.
+
+        Raises ValueError when there is no such sample.
+        """
+        place = bisect_left(self._ordered, seconds_per_call)
+        if self._ordered[place : place + 1] != [seconds_per_call]:
+            raise ValueError(f"{seconds_per_call} is none of the {len(self._ordered)} samples: only what was added can be forgotten")
+        del self._ordered[place]
+
     @property
     def reached(self) -> float:
         """Half-width of the median's interval so far, as a fraction; infinite before the second sample."""
@@ -141,7 +151,7 @@ class StoppingRule:
         enough = len(self._ordered) >= protocol.min_samples and self.busy_s >= protocol.min_total_s
         if enough and self.reached <= protocol.target:
             return "target reached"
-        return "cap" if self._ordered and self.busy_s >= protocol.cap_s else None
+        return "cap" if self.busy_s and self.busy_s >= protocol.cap_s else None
 
     @property
     def is_finished(self) -> bool:

@@ -53,7 +53,8 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
     from kerneldyno.kernels import registry
 
     from .instruments import ceiling
-    from .instruments.clock import CpuClock, CudaClock
+    from .instruments.clock import CpuClock
+    from .instruments.cudaclock import CudaClock
     from .instruments.energy import find_meter
     from .instruments.watch import find_watch
     from .measure import GroupMeasurer, Instruments, Interrupted

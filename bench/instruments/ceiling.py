@@ -11,7 +11,8 @@ import torch
 
 from ..records import Ceilings
 from . import processor
-from .clock import Clock, CpuClock, CudaClock
+from .clock import Clock, CpuClock
+from .cudaclock import CudaClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

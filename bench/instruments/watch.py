@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from . import processor
 
 if TYPE_CHECKING:
     import torch
@@ -11,18 +17,40 @@ if TYPE_CHECKING:
     from .nvml import Gpu
 
 
+PROC_STAT = Path("/proc/stat")
+STEAL_FIELD = 8
+"""Where a processor's line in /proc/stat holds the time that the hypervisor gave to others, its name counted as 0."""
+
+
 @dataclass(frozen=True)
 class Reading:
-    """One look at the device."""
+    """One look at the device. What is counted is counted since it booted: two readings tell what happened between them."""
 
     mhz: float | None = None
     temperature_c: float | None = None
     reasons: tuple[str, ...] = ()
     """Why it runs slower than it could, in words; empty when it does not."""
+    at_s: float = 0.0
+    """When it was taken, in monotonic seconds."""
+    quota_periods: int | None = None
+    """Scheduling periods in which this container had used up its quota of processor time, and was made to wait."""
+    stolen_s: float | None = None
+    """Seconds that a virtual machine's processors were given to others although they had work; mean of those of this process."""
 
-    @property
-    def throttled(self) -> bool:
-        return bool(self.reasons)
+
+def slowdowns(before: Reading, after: Reading) -> tuple[str, ...]:
+    """Why the device held back at either time or between; empty when it did not."""
+    reasons = {*before.reasons, *after.reasons}
+    if (periods := (after.quota_periods or 0) - (before.quota_periods or 0)) > 0:
+        reasons.add(f"the container's CPU quota was used up in {periods} periods")
+    return tuple(sorted(reasons))
+
+
+def stolen_share(before: Reading, after: Reading) -> float | None:
+    """The share of the processors' time that was given to other virtual machines; None where that is not counted."""
+    if before.stolen_s is None or after.stolen_s is None or after.at_s <= before.at_s:
+        return None
+    return (after.stolen_s - before.stolen_s) / (after.at_s - before.at_s)
 
 
 class Watch(Protocol):
@@ -33,7 +61,7 @@ class Watch(Protocol):
 
 
 class NoWatch:
-    """For devices that say nothing of themselves, like a CPU in a virtual machine."""
+    """For devices that say nothing of themselves."""
 
     def read(self) -> Reading:
         return Reading()
@@ -49,10 +77,39 @@ class GpuWatch:
         return Reading(mhz=self.gpu.sm_mhz(), temperature_c=self.gpu.temperature_c(), reasons=self.gpu.slowdowns())
 
 
+@dataclass(frozen=True)
+class CpuWatch:
+    """Asks Linux what kept this process from its processors: the container's quota, and the hypervisor's other guests.
+
+    Where one of the files is missing, what it counts is None.
+    """
+
+    cgroup: Path = processor.CGROUP
+    proc_stat: Path = PROC_STAT
+
+    def read(self) -> Reading:
+        return Reading(at_s=time.monotonic(), quota_periods=self._quota_periods(), stolen_s=self._stolen_s())
+
+    def _quota_periods(self) -> int | None:
+        """From cpu.stat of the container's control group, version 2 or 1."""
+        for path in (self.cgroup / "cpu.stat", self.cgroup / "cpu" / "cpu.stat"):
+            with suppress(OSError, ValueError, KeyError):
+                return int(dict(line.split() for line in path.read_text().splitlines())["nr_throttled"])
+        return None
+
+    def _stolen_s(self) -> float | None:
+        """Mean over the processors that this process may use."""
+        own = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        with suppress(OSError, ValueError, IndexError, ZeroDivisionError):
+            lines = [words for line in self.proc_stat.read_text().splitlines() if (words := line.split()) and words[0] in own]
+            return sum(int(words[STEAL_FIELD]) for words in lines) / len(lines) / os.sysconf("SC_CLK_TCK")
+        return None
+
+
 def find_watch(device: torch.device) -> Watch:
-    """What watches this device; a device that says nothing of itself gets NoWatch."""
+    """What watches this device; a GPU whose driver does not answer gets NoWatch."""
     if device.type != "cuda":
-        return NoWatch()
+        return CpuWatch()
     import torch
 
     from . import nvml

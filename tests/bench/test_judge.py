@@ -6,6 +6,7 @@ import pytest
 
 from kerneldyno.bench import judge
 from kerneldyno.bench.contender import Contender, Sample
+from kerneldyno.bench.instruments.watch import Reading
 from kerneldyno.bench.records import PROTOCOLS, Case, Ceilings, Measurement
 from kerneldyno.bench.stats import StoppingRule, WarmUp
 
@@ -57,6 +58,17 @@ def test_a_stopped_run_says_so():
 def test_many_throttled_rounds_make_a_measurement_invalid():
     assert judge.throttled(contender([0.01] * 10), 2) is None
     assert "3 of 13" in judge.throttled(contender([0.01] * 10), 3)
+
+
+def test_stolen_time_is_a_warning_with_its_share():
+    def after(stolen_s):
+        return judge.disturbances(Reading(at_s=0.0, stolen_s=1.0), Reading(at_s=10.0, stolen_s=1.0 + stolen_s))
+
+    assert after(0.1) == []
+    (warning,) = after(0.5)
+    assert warning.code == "disturbed"
+    assert warning.text.startswith("5.0% of the processors' time")
+    assert judge.disturbances(Reading(), Reading()) == []
 
 
 CEILINGS = Ceilings(matmul_flops_per_s={"float32": 1e11}, copy_bytes_per_s=1e10, last_level_cache_bytes=10**7)

@@ -151,6 +151,27 @@ def test_throttled_rounds_are_dropped_for_all(tmp_path):
         assert bench.measured[name].clocks.dropped_rounds == 1
 
 
+def test_rounds_in_which_the_containers_quota_ran_out_are_dropped_too(tmp_path):
+    clock = FakeClock()
+    # cumulative counts, read before and after all rounds, and before and after each: it ran out in the second round
+    watch = FakeWatch([Reading(quota_periods=count) for count in (4, 4, 4, 4, 6, 6)])
+    bench = Bench(tmp_path, [takes(clock, 0.05, "a")], clock=clock, watch=watch, protocol="default")
+    (process,) = bench.measured["a"].processes
+    assert 1 not in process.rounds
+    assert {0, 2} <= set(process.rounds)
+    clocks = bench.measured["a"].clocks
+    assert (clocks.dropped_rounds, clocks.throttle_reasons) == (1, ("the container's CPU quota was used up in 2 periods",))
+
+
+def test_cold_samples_lie_beside_the_warm_ones(tmp_path):
+    clock = FakeClock(cold_factor=3.0)
+    bench = Bench(tmp_path, [takes(clock, 0.01, "a")], clock=clock)
+    (process,) = bench.measured["a"].processes
+    assert process.samples_s == pytest.approx([0.01] * len(process.samples_s))
+    assert process.cold_samples_s == pytest.approx([0.03] * len(set(process.rounds)))
+    assert bench.measured["a"].status == "ok"
+
+
 def test_a_hot_device_makes_everything_invalid(tmp_path):
     clock = FakeClock()
     readings = [Reading(reasons=("power brake",)) if i % 3 else Reading() for i in range(1000)]

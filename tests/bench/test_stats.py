@@ -354,6 +354,29 @@ def test_a_call_longer_than_the_cap_ends_it_at_once() -> None:
     assert rule.reached == math.inf
 
 
+def test_a_sample_that_does_not_count_is_taken_back_but_its_time_was_spent() -> None:
+    rule = StoppingRule(protocol(min_samples=3, min_total_s=0.0, target=0.01, cap_s=10.0))
+    for sample in (1.0, 5.0, 1.0, 1.0):
+        rule.add(sample, 1.0)
+    assert not rule.is_finished
+    rule.forget(5.0)
+    assert rule.reason == "target reached"
+    assert rule.busy_s == 4.0
+    with pytest.raises(ValueError, match="none of the 3 samples"):
+        rule.forget(5.0)
+
+
+def test_when_nothing_counts_the_cap_still_ends_it() -> None:
+    rule = StoppingRule(protocol(cap_s=1.0))
+    assert not rule.is_finished
+    while not rule.is_finished:
+        rule.add(1.0, 0.25)
+        rule.forget(1.0)
+    assert rule.reason == "cap"
+    assert rule.busy_s == 1.0
+    assert rule.reached == math.inf
+
+
 @given(many_times, st.sampled_from(sorted(PROTOCOLS)))
 def test_what_the_rule_reached_is_the_interval_of_its_samples(samples: list[float], name: str) -> None:
     rule = StoppingRule(PROTOCOLS[name])

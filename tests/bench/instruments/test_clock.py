@@ -11,7 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerneldyno.bench.instruments.clock import CpuClock, CudaClock, FakeClock
+from kerneldyno.bench.instruments.cache import SETTLE_S, CpuCache
+from kerneldyno.bench.instruments.clock import CpuClock, FakeClock
+from kerneldyno.bench.instruments.cudaclock import CudaClock
 
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
@@ -89,6 +91,48 @@ def test_the_wall_clock_knows_its_resolution() -> None:
     assert clock.now() >= earlier
 
 
+def small_cache() -> CpuCache:
+    return CpuCache(cache_bytes=lambda: 2**20, free_bytes=lambda: 2**40)
+
+
+def test_cold_calls_on_the_cpu_find_emptied_caches_each() -> None:
+    cache, swept = small_cache(), []
+    sweep, cache.sweep = cache.sweep, lambda: swept.append(len(called)) or sweep()
+    called: list[int] = []
+    timing = CpuClock(cache).time(called.append, [1, 2, 3], cold=True)
+    assert called == [1, 2, 3]
+    assert swept == [0, 1, 2]  # before each call
+    assert timing.seconds < SETTLE_S  # the sweep is not timed
+    CpuClock(cache).time(called.append, [4])
+    assert len(swept) == 3
+
+
+def test_a_sweep_reads_twice_the_cache_but_leaves_memory_to_others() -> None:
+    assert small_cache().sweep_bytes == 2 * 2**20
+    assert CpuCache(cache_bytes=lambda: None, free_bytes=lambda: 2**40).sweep_bytes == 64 * 2**20
+    assert CpuCache(cache_bytes=lambda: 2**30, free_bytes=lambda: 2**28).sweep_bytes == 2**26
+
+
+def test_the_buffer_of_a_sweep_is_allocated_when_it_is_needed_and_once() -> None:
+    cache = small_cache()
+    assert cache._buffer is None
+    cache.sweep()
+    buffer = cache._buffer
+    assert buffer is not None
+    assert buffer.nbytes == cache.sweep_bytes == 2 * 2**20
+    assert bool((buffer != 0).all())  # pages that were never written would all be one page
+    cache.sweep()
+    assert cache._buffer is buffer
+
+
+def test_the_virtual_clock_knows_cold_from_warm() -> None:
+    clock = FakeClock(sweep_s=1.0, cold_factor=2.0)
+    assert clock.time(clock.advance, [3.0]).seconds == pytest.approx(3.0)
+    assert clock.now() == pytest.approx(3.0)
+    assert clock.time(clock.advance, [3.0], cold=True).seconds == pytest.approx(6.0)
+    assert clock.now() == pytest.approx(7.0)
+
+
 @dataclass
 class SimulatedGpu:
     """One stream and the host, in virtual time: launches cost the host, work costs the device."""
@@ -159,7 +203,7 @@ def test_a_held_stream_shows_device_time_without_launch_gaps(gpu, clock) -> None
         return x
 
     for _ in range(3):
-        timing = clock.time(run, list(range(20)))
+        timing = clock.time(run, list(range(20)), cold=True)
         assert timing.seconds == pytest.approx(3e-6)
         assert timing.held
         assert timing.output == 19
@@ -174,12 +218,12 @@ def test_a_sample_that_began_before_it_was_queued_is_retaken_with_a_longer_hold(
         calls.append(x)
         gpu.work(1e-6, launch_s=1e-3)  # ten times longer to queue than the first hold lasts
 
-    timing = clock.time(run, ["x"], cold=False)
+    timing = clock.time(run, ["x"])
     assert timing.seconds == pytest.approx(1e-6)
     assert timing.held
     assert gpu.holds == pytest.approx([1e-4, 1.5e-3])
     assert calls == ["x", "x"]
-    clock.time(run, ["x"], cold=False)
+    clock.time(run, ["x"])
     assert gpu.holds == pytest.approx([1e-4, 1.5e-3, 1.5e-3])  # it is known by now
 
 
@@ -188,12 +232,12 @@ def test_a_call_that_waits_for_the_device_cannot_be_held_and_says_so(gpu, clock)
         gpu.work(2e-3, launch_s=10e-6)
         gpu.synchronize()
 
-    timing = clock.time(run, ["x"], cold=False)
+    timing = clock.time(run, ["x"])
     assert not timing.held
     assert timing.seconds == pytest.approx(2e-3 + 10e-6)
     assert len(gpu.holds) <= CudaClock.RETAKES + 1
     taken = len(gpu.holds)
-    clock.time(run, ["x"], cold=False)
+    clock.time(run, ["x"])
     assert len(gpu.holds) == taken
 
 
@@ -201,13 +245,24 @@ def test_long_sequences_are_held_in_portions(gpu, clock) -> None:
     def run(_):
         gpu.work(5e-6, launch_s=100e-6)
 
-    timing = clock.time(run, [None] * 100, cold=False)
+    timing = clock.time(run, [None] * 100)
     assert timing.seconds == pytest.approx(5e-6)
     assert max(gpu.holds) <= 1.5 * 20 * 100e-6 * 1.001
 
 
+def test_short_calls_share_a_pair_of_events_even_when_they_are_slow_to_queue(gpu, clock) -> None:
+    def run(_):
+        gpu.work(4e-6, launch_s=300e-6)  # portions of CHUNK_S would hold seven
+
+    clock.time(run, [None] * 2)
+    gpu.holds.clear()
+    timing = clock.time(run, [None] * 20)
+    assert timing.seconds == pytest.approx(4e-6)
+    assert len(gpu.holds) == 1
+
+
 def test_cold_samples_empty_the_cache_and_warm_ones_do_not(gpu, clock) -> None:
-    clock.time(lambda _: gpu.work(1e-3), ["x"], cold=False)
+    clock.time(lambda _: gpu.work(1e-3), ["x"])
     assert gpu.flushes == 0
     timing = clock.time(lambda _: gpu.work(1e-3), ["x"], cold=True)
     assert gpu.flushes == 2  # once for the device's time, once for the host's
@@ -215,8 +270,8 @@ def test_cold_samples_empty_the_cache_and_warm_ones_do_not(gpu, clock) -> None:
 
 
 def test_the_host_pass_belongs_to_cold_samples_only(gpu, clock) -> None:
-    assert clock.time(lambda _: gpu.work(1e-3), ["x"], cold=False).host_seconds is None
-    assert clock.time(lambda _: gpu.work(1e-3, 1e-4), ["x"]).host_seconds == pytest.approx(1.1e-3)
+    assert clock.time(lambda _: gpu.work(1e-3), ["x"]).host_seconds is None
+    assert clock.time(lambda _: gpu.work(1e-3, 1e-4), ["x"], cold=True).host_seconds == pytest.approx(1.1e-3)
 
 
 def test_work_on_another_stream_that_outlives_the_last_event_is_counted(gpu, clock) -> None:
@@ -224,7 +279,7 @@ def test_work_on_another_stream_that_outlives_the_last_event_is_counted(gpu, clo
         gpu.work(1e-5)
         gpu.side_work(5e-3)
 
-    assert clock.time(run, ["x"], cold=False).seconds == pytest.approx(5e-3, rel=0.01)
+    assert clock.time(run, ["x"]).seconds == pytest.approx(5e-3, rel=0.01)
 
 
 def test_callees_that_cannot_be_referred_to_weakly_are_timed_too(gpu, clock) -> None:
@@ -234,7 +289,7 @@ def test_callees_that_cannot_be_referred_to_weakly_are_timed_too(gpu, clock) -> 
         def __call__(self, _):
             gpu.work(1e-5)
 
-    assert clock.time(Callee(), ["x"], cold=False).seconds == pytest.approx(1e-5)
+    assert clock.time(Callee(), ["x"]).seconds == pytest.approx(1e-5)
 
 
 def test_short_cuda_calls_are_timed_many_at_a_time(clock) -> None:
@@ -253,5 +308,5 @@ def test_a_real_gpu_takes_the_time_of_a_known_copy(cold: bool) -> None:
     assert 2 * source.nbytes / timing.seconds < 2e13
     if timing.host_seconds is not None:
         assert timing.host_seconds > 0.9 * timing.seconds
-    waiting = clock.time(lambda x: x.sum().item(), [source], cold=False)
+    waiting = clock.time(lambda x: x.sum().item(), [source])
     assert not waiting.held
