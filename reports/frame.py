@@ -72,7 +72,7 @@ def results(run: Run) -> pd.DataFrame:
         if measurement is not None:
             record |= _costs(measurement) | _quality(measurement)
             if measurement.status == "ok" and measurement.samples_s:
-                record |= _latency(measurement) | _rates(case, measurement, run.ceilings)
+                record |= _latency(case, measurement) | _rates(case, measurement, run.ceilings)
                 base = baselines.get((case.group, case.baseline))
                 record |= _speedup(case, measurement, run.measurements.get(base.id) if base else None)
         records.append(record)
@@ -81,7 +81,10 @@ def results(run: Run) -> pd.DataFrame:
 
 
 def samples(run: Run) -> pd.DataFrame:
-    """One row per latency sample, in the order in which they were taken (`position`), seconds per call."""
+    """One row per latency sample, in the order in which they were taken (`position`), seconds per call.
+
+    Samples in the other state of the cache have an order of their own: `cold_s` is not of the round that it stands beside.
+    """
     parts: list[dict[str, Any]] = [
         {
             "case": case.id,
@@ -95,12 +98,13 @@ def samples(run: Run) -> pd.DataFrame:
             "latency_s": process.samples_s,
             "host_s": process.host_samples_s or NAN,
             "warm_s": process.warm_samples_s or NAN,
+            "cold_s": process.cold_samples_s or NAN,
         }
         for case in run.manifest.cases
         if (measurement := run.measurements.get(case.id)) is not None
         for index, process in enumerate(measurement.processes)
     ]
-    columns = ["case", "kernel", "operator", "label", "device", "process", "round", "position", "latency_s", "host_s", "warm_s"]
+    columns = ["case", "kernel", "operator", "label", "device", "process", "round", "position", "latency_s", "host_s", "warm_s", "cold_s"]
     frames = [pd.DataFrame({name: _fitted(value, len(part["position"])) for name, value in part.items()}) for part in parts]
     frames = [frame for frame in frames if len(frame)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
@@ -177,12 +181,13 @@ def _quality(measurement: Measurement) -> dict[str, Any]:
     return quality
 
 
-def _latency(measurement: Measurement) -> dict[str, Any]:
+def _latency(case: Case, measurement: Measurement) -> dict[str, Any]:
     processes = [process for process in measurement.processes if process.samples_s]
     interval = stats.latency(processes)
     taken = measurement.samples_s
     host = [sample for process in processes for sample in process.host_samples_s or ()]
-    warm = [sample for process in processes for sample in process.warm_samples_s or ()]
+    cache, besides = ("cold", "warm") if case.device.startswith("cuda") else ("warm", "cold")
+    other = [sample for process in processes for sample in getattr(process, f"{besides}_samples_s") or ()]
     return {
         "latency_s": interval.estimate,
         "latency_low_s": interval.low,
@@ -191,7 +196,9 @@ def _latency(measurement: Measurement) -> dict[str, Any]:
         "latency_p95_s": stats.percentile(taken, 95),
         "interval_kind": "over_processes" if len(processes) >= 3 else "within_process",
         "host_latency_s": float(np.median(host)) if host else NAN,
-        "warm_latency_s": float(np.median(warm)) if warm else NAN,
+        "cache": cache,
+        f"{cache}_latency_s": interval.estimate,
+        f"{besides}_latency_s": float(np.median(other)) if other else NAN,
         "samples": len(taken),
         "processes": len(processes),
         "calls_per_sample": processes[0].calls_per_sample,

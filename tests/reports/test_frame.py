@@ -223,6 +223,20 @@ def test_samples_keep_order_process_and_round(made: SimpleNamespace, tmp_path: P
     assert samples["warm_s"].isna().tolist() == [False, True, True]
     [row] = frame.rows(frame.results(run))
     assert (row["host_latency_s"], row["warm_latency_s"]) == (pytest.approx(3e-3), pytest.approx(5e-4))
+    assert (row["cache"], row["cold_latency_s"]) == ("cold", row["latency_s"])
+
+
+def test_a_processor_is_sampled_warm_and_cold_besides(made: SimpleNamespace, tmp_path: Path) -> None:
+    case = made.case("attention", "sdpa", made.attention[0])
+    process = Process(samples_s=[1e-3, 2e-3, 3e-3], rounds=[0, 0, 1], cold_samples_s=[7e-3, 5e-3])
+    run = read(made.run(tmp_path / "run", [case], [Measurement(case=case.id, status="ok", processes=[process])]))
+    [row] = frame.rows(frame.results(run))
+    assert (row["cache"], row["latency_s"], row["warm_latency_s"]) == ("warm", 2e-3, 2e-3)
+    assert row["cold_latency_s"] == pytest.approx(6e-3)
+    samples = frame.samples(run)
+    assert samples["cold_s"].tolist()[:2] == [7e-3, 5e-3]
+    assert samples["cold_s"].isna().tolist() == [False, False, True]
+    assert samples["warm_s"].isna().all()
 
 
 def test_a_run_in_which_nothing_was_measured(made: SimpleNamespace, tmp_path: Path) -> None:
