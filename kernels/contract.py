@@ -110,6 +110,12 @@ class Trace:
     """Pieces of code compiled by torch.compile that the call entered."""
     graph_breaks: int = 0
     """Places where torch.compile gave up on a graph, in build and call."""
+    product_flops: int = 0
+    """Multiply-adds counted twice of torch's matrix products and attentions in the call, by the shapes of their operands."""
+    eager_flops: int = 0
+    """Those of them outside of code compiled by torch.compile."""
+    device_watched: bool = True
+    """False on a GPU whose own kernels the profiler cannot see: `operators` then holds torch's operators only."""
 
 
 @dataclass(frozen=True)
