@@ -128,6 +128,10 @@ class Probe:
     """As large as the problem's own; made of `inputs` that the problem drew."""
     problem: Problem | None = None
     """Another problem of the operator for which the kernel is built anew, such as one of an awkward length."""
+    zeros: torch.Tensor | None = None
+    """bool, broadcastable to the output: true where it must be exactly 0."""
+    optional: bool = False
+    """A kernel may refuse these inputs by raising, but not answer wrongly: inputs of unusual strides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +192,16 @@ class Problem(ABC):
         """Query tokens worked on in one call."""
 
     @property
+    def row_count(self) -> int:
+        """Length of the sequence axis of inputs and output: query tokens of one batch row."""
+        return self.tokens // self.shape[0]
+
+    def output_shape(self, inputs: Inputs) -> torch.Size:
+        """That of the output: of the first input in every operator here."""
+        first: torch.Tensor = next(iter(inputs.tensors().values()))
+        return first.shape
+
+    @property
     @abstractmethod
     def label(self) -> str:
         """Short and complete enough to tell two problems apart, e.g. "2x8x512x64 causal bf16"."""
@@ -220,6 +234,14 @@ class Problem(ABC):
     def probes(self, inputs: Inputs, seed: int) -> Iterator[Probe]:
         """Inputs on which particular mistakes show plainly, made of `inputs`; random choices follow `seed`."""
         return iter(())
+
+    def disguised(self, inputs: Inputs, seed: int) -> tuple[Inputs, Callable[[Any], Any]]:
+        """The same question in other numbers, by a symmetry of the mathematics, and what turns its answer back.
+
+        So a benchmark can ask something new in every round and know the right answer nevertheless. Where the problem has
+        no symmetry, the inputs come back as they are.
+        """
+        return inputs, lambda answer: answer
 
     def compared(self, output: torch.Tensor, inputs: Inputs) -> torch.Tensor:
         """The part of an output that is defined: rows past a sequence's length may hold anything where a layer says so."""

@@ -42,7 +42,7 @@ def together(*masks: torch.Tensor | None) -> torch.Tensor | None:
     return found
 
 
-def part(tensor: torch.Tensor, batch: slice, heads: slice, rows: slice) -> torch.Tensor:
+def part(tensor: torch.Tensor, batch: slice, heads: slice, rows: slice | torch.Tensor) -> torch.Tensor:
     """The given part of a tensor [batch, heads, q_len, kv_len] whose dimensions of size 1 stand for all."""
     places = (where if size > 1 else ALL for where, size in zip((batch, heads, rows), tensor.shape, strict=False))
     return tensor[tuple(places)]

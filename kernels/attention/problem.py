@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from ..registry import ITEM_BYTES, SHORT_DTYPES, Gradients, Problem, Tensors
+from ..registry import ITEM_BYTES, SHORT_DTYPES, Gradients, Probe, Problem, Tensors
+from ._probes import probes
+from ._symmetry import disguised
 from ._textbook import ALL, part, textbook, together
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    Rows = slice | torch.Tensor
 
 BIASES = {"none": "", "additive": "bias", "boolean": "mask"}
 """What may be given beside q, k, v, and the feature that a kernel accepts it by."""
@@ -166,7 +170,7 @@ class Attention(Problem):
         lengths = torch.tensor(self.lengths(), dtype=torch.int32, device=device) if self.padding else None
         return AttentionInputs(q=q, k=k, v=v, bias=bias, mask=mask, lengths=lengths, grad=grad)
 
-    def causal_mask(self, device: torch.device | str, rows: slice = ALL) -> torch.Tensor:
+    def causal_mask(self, device: torch.device | str, rows: Rows = ALL) -> torch.Tensor:
         """bool [1, 1, q_len, kv_len]: true on the keys up to each query's own position, ends aligned."""
         query = torch.arange(self.q_len, device=device)[rows, None] + self.kv_len - self.q_len
         return (torch.arange(self.kv_len, device=device) <= query)[None, None]
@@ -175,7 +179,7 @@ class Attention(Problem):
         """bool [batch, 1, 1, kv_len]: true on the keys before each row's length."""
         return (torch.arange(self.kv_len, device=lengths.device) < lengths[:, None])[:, None, None]
 
-    def visible(self, inputs: AttentionInputs, batch: slice = ALL, heads: slice = ALL, rows: slice = ALL) -> torch.Tensor | None:
+    def visible(self, inputs: AttentionInputs, batch: slice = ALL, heads: slice = ALL, rows: Rows = ALL) -> torch.Tensor | None:
         """bool, broadcastable to [batch, heads, q_len, kv_len] or the given part of it; None when every query sees every key."""
         masks = []
         if self.triangular:
@@ -198,43 +202,63 @@ class Attention(Problem):
         dtype = getattr(torch, self.dtype) if naive else torch.float64
         # sums over blocks are kept wider than 16 bit: one matrix product would do so, too
         wide = torch.promote_types(dtype, torch.float32)
-        output = torch.empty(inputs.q.shape, dtype=dtype, device=inputs.q.device)
-        found = {name: torch.zeros(getattr(inputs, name).shape, dtype=wide, device=inputs.q.device) for name in ("q", "k", "v")}
+        output = self._empty(inputs, dtype)
+        found = {"q": torch.zeros_like(output, dtype=wide)}
+        found |= {name: torch.zeros(getattr(inputs, name).shape, dtype=wide, device=inputs.q.device) for name in ("k", "v")}
         for batch, kv_heads, heads, rows in self._blocks(BLOCK_SCORES[inputs.q.device.type] // 2):
-            places = {"q": (batch, heads, rows), "k": (batch, kv_heads), "v": (batch, kv_heads)}
+            asked = self._asked(rows)
+            places: dict[str, tuple[Rows, ...]] = {"q": (batch, heads, asked), "k": (batch, kv_heads), "v": (batch, kv_heads)}
             with torch.enable_grad():
                 leaves = {name: getattr(inputs, name)[at].detach().to(dtype).requires_grad_() for name, at in places.items()}
-                result = self._block(inputs, leaves, batch, heads, rows)
+                result = self._block(inputs, leaves, batch, heads, asked)
             output[batch, heads, rows] = result.detach()
-            grad = inputs.grad[batch, heads, rows].to(dtype)
-            for (name, at), value in zip(places.items(), torch.autograd.grad(result, list(leaves.values()), grad), strict=True):
+            grad = inputs.grad[batch, heads, asked].to(dtype)
+            targets = {**places, "q": (batch, heads, rows)}
+            for (name, at), value in zip(targets.items(), torch.autograd.grad(result, list(leaves.values()), grad), strict=True):
                 found[name][at] += value
         return Gradients(output, {name: value.to(dtype) for name, value in found.items()})
 
     def _forward(self, inputs: AttentionInputs, dtype: torch.dtype) -> torch.Tensor:
-        output = torch.empty(inputs.q.shape, dtype=dtype, device=inputs.q.device)
+        output = self._empty(inputs, dtype)
         with torch.no_grad():
             for batch, kv_heads, heads, rows in self._blocks(BLOCK_SCORES[inputs.q.device.type]):
-                qkv = {"q": inputs.q[batch, heads, rows], "k": inputs.k[batch, kv_heads], "v": inputs.v[batch, kv_heads]}
+                asked = self._asked(rows)
+                qkv = {"q": inputs.q[batch, heads, asked], "k": inputs.k[batch, kv_heads], "v": inputs.v[batch, kv_heads]}
                 qkv = {name: tensor.to(dtype) for name, tensor in qkv.items()}
-                output[batch, heads, rows] = self._block(inputs, qkv, batch, heads, rows)
+                output[batch, heads, rows] = self._block(inputs, qkv, batch, heads, asked)
         return output
 
-    def _block(self, inputs: AttentionInputs, qkv: dict[str, torch.Tensor], batch: slice, heads: slice, rows: slice) -> torch.Tensor:
+    def _empty(self, inputs: AttentionInputs, dtype: torch.dtype) -> torch.Tensor:
+        """Room for the output, in the rows that are asked for."""
+        count = self.q_len if self.rows is None else len(self.rows)
+        return torch.empty((*inputs.q.shape[:2], count, self.head_dim), dtype=dtype, device=inputs.q.device)
+
+    def _asked(self, rows: slice) -> Rows:
+        """The query rows that a part of the output stands for."""
+        return rows if self.rows is None else self.rows[rows]
+
+    def _block(self, inputs: AttentionInputs, qkv: dict[str, torch.Tensor], batch: slice, heads: slice, rows: Rows) -> torch.Tensor:
         bias = None if inputs.bias is None else part(inputs.bias, batch, heads, rows).to(qkv["q"].dtype)
         return textbook(**qkv, scale=self.scale, bias=bias, visible=self.visible(inputs, batch, heads, rows))
 
     def _blocks(self, scores: int) -> Iterator[tuple[slice, slice, slice, slice]]:
-        """(batch, kv_heads, heads, query rows) of parts with at most `scores` scores each, as far as single rows allow."""
-        rows = min(self.q_len, max(1, scores // (self.group * self.kv_len)))
+        """(batch, kv_heads, heads, rows of the output) of parts with at most `scores` scores each, as far as single rows allow."""
+        count = self.q_len if self.rows is None else len(self.rows)
+        rows = min(count, max(1, scores // (self.group * self.kv_len)))
         kv_heads = min(self.kv_heads, max(1, scores // (self.group * self.kv_len * rows)))
         batches = min(self.batch, max(1, scores // (kv_heads * self.group * self.kv_len * rows)))
         for b in range(0, self.batch, batches):
             for h in range(0, self.kv_heads, kv_heads):
                 kv = slice(h, min(h + kv_heads, self.kv_heads))
                 heads = slice(kv.start * self.group, kv.stop * self.group)
-                for r in range(0, self.q_len, rows):
+                for r in range(0, count, rows):
                     yield slice(b, b + batches), kv, heads, slice(r, r + rows)
+
+    def probes(self, inputs: AttentionInputs, seed: int) -> Iterator[Probe]:
+        return probes(self, inputs, seed)
+
+    def disguised(self, inputs: AttentionInputs, seed: int) -> tuple[AttentionInputs, Callable[[Any], Any]]:
+        return disguised(self, inputs, seed)
 
     def flops(self) -> int:
         """4 · batch · heads · pairs · head_dim, pairs being the area under the mask's edge.

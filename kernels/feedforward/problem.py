@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from ..registry import ITEM_BYTES, SHORT_DTYPES, Problem, Tensors
+from ..registry import ITEM_BYTES, SHORT_DTYPES, Probe, Problem, Tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
 NORMS = {"none": 0.0, "layernorm": 1e-5, "rmsnorm": 1e-6}
@@ -19,6 +19,10 @@ NORMS = {"none": 0.0, "layernorm": 1e-5, "rmsnorm": 1e-6}
 EVERYTHING = (*ACTIVATIONS, "layernorm", "rmsnorm", "gated", "bias", "residual")
 """All features a kernel can accept."""
 
+LARGE, SMALL = 8.0, 2.0**-9
+"""Factors of inputs: the smaller makes the variance of a token as small as the epsilon that a norm adds to it."""
+AWKWARD = (1, 127, 129, 1000)
+"""Numbers of tokens that are multiples of no tile."""
 BLOCK_HIDDEN = 2**24
 """Hidden activations held at once by the reference: 128 MiB in float64."""
 
@@ -174,15 +178,40 @@ class FeedForward(Problem):
     def reference(self, inputs: FeedForwardInputs, weights: FeedForwardWeights) -> torch.Tensor:  # type: ignore[override]
         """In float64, as many tokens at a time as BLOCK_HIDDEN allows. The hidden size is that of the weights given."""
         wide = weights.map(torch.Tensor.double)
-        tokens = inputs.x.reshape(-1, self.dim)
+        x = self.asked(inputs.x)
         step = max(1, BLOCK_HIDDEN // weights.w1.shape[0])
         with torch.no_grad():
-            blocks = [self.formula(block.double(), wide) for block in torch.split(tokens, step)]
-        return torch.cat(blocks).view(inputs.x.shape)
+            blocks = [self.formula(block.double(), wide) for block in torch.split(x.reshape(-1, self.dim), step)]
+        return torch.cat(blocks).view(x.shape)
 
     def naive(self, inputs: FeedForwardInputs, weights: FeedForwardWeights) -> torch.Tensor:  # type: ignore[override]
         with torch.no_grad():
-            return self.formula(inputs.x, weights)
+            return self.formula(self.asked(inputs.x), weights)
+
+    def asked(self, x: torch.Tensor) -> torch.Tensor:
+        """The tokens [batch, rows, dim] that right answers are wanted for: all, unless `at` chose some."""
+        return x if self.rows is None else x[:, self.rows]
+
+    def disguised(self, inputs: FeedForwardInputs, seed: int) -> tuple[FeedForwardInputs, Callable[[Any], Any]]:
+        """Every token moved on by some places: each is worked on alone."""
+        shift = seed % self.tokens
+        x = inputs.x.reshape(-1, self.dim).roll(shift, 0).view(inputs.x.shape)
+        return inputs.replace(x=x), lambda answer: answer.reshape(-1, self.dim).roll(-shift, 0).view(answer.shape)
+
+    def probes(self, inputs: FeedForwardInputs, seed: int) -> Iterator[Probe]:
+        """Inputs of other sizes, in other memory orders, of awkward lengths, and with tokens that must not touch one another."""
+        x = inputs.x
+        yield Probe("large inputs", inputs.replace(x=x * LARGE))
+        yield Probe("small inputs, where the norm's epsilon counts", inputs.replace(x=x * SMALL))
+        generator = torch.Generator().manual_seed(seed)
+        sizes = torch.logspace(-1, 1, self.tokens)[torch.randperm(self.tokens, generator=generator)]
+        yield Probe("tokens of very different size", inputs.replace(x=x * sizes.view(self.batch, self.seq_len, 1).to(x)))
+        yield Probe("tokens before batch rows in memory", inputs.replace(x=x.transpose(0, 1).contiguous().transpose(0, 1)), optional=True)
+        yield Probe("slices of a wider tensor", inputs.replace(x=torch.cat([x, -x], dim=2)[..., : self.dim]), optional=True)
+        yield Probe("one token expanded to all", inputs.replace(x=x[:, :1].expand_as(x)), optional=True)
+        for length in AWKWARD:
+            other = replace(self, batch=1, seq_len=length)
+            yield Probe(f"awkward length {length}", other.inputs(seed), problem=other)
 
     def flops(self) -> int:
         """2 · tokens · dim · hidden_dim for each of the two matrices, three when gated."""

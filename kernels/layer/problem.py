@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from ..attention.problem import Attention, AttentionInputs
 from ..feedforward.problem import FeedForward, FeedForwardInputs, FeedForwardWeights, unchanged
-from ..registry import ITEM_BYTES, SHORT_DTYPES, Problem, Tensors
+from ..registry import ITEM_BYTES, SHORT_DTYPES, Probe, Problem, Tensors
+from ._probes import disguised, probes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Change = Callable[[torch.Tensor], torch.Tensor]
 
@@ -195,7 +196,7 @@ class Layer(Problem):
         attended = attend(AttentionInputs(q=q, k=k, v=v, mask=mask, lengths=inputs.lengths))
         merged = attended.transpose(1, 2).flatten(2)
         out = project_out(merged) if project_out else F.linear(merged, weights.w_out, weights.b_out)
-        z = F.layer_norm(x + out, (self.dim,), weights.norm1_weight, weights.norm1_bias, EPSILON)
+        z = F.layer_norm(self.asked(x) + out, (self.dim,), weights.norm1_weight, weights.norm1_bias, EPSILON)
         return F.layer_norm(feed(z), (self.dim,), weights.norm2_weight, weights.norm2_bias, EPSILON)
 
     def reference(self, inputs: LayerInputs, weights: LayerWeights) -> torch.Tensor:  # type: ignore[override]
@@ -203,9 +204,14 @@ class Layer(Problem):
         return self.rounded_reference(inputs, weights, unchanged)
 
     def rounded_reference(self, inputs: LayerInputs, weights: LayerWeights, rounded: Change) -> torch.Tensor:
-        """In float64, with `rounded` applied to whatever a weight matrix is about to be multiplied with."""
+        """In float64, with `rounded` applied to whatever a weight matrix is about to be multiplied with.
+
+        Rounding looks at all tokens together: then all rows are computed, whichever are asked for.
+        """
+        if rounded is not unchanged and self.rows is not None:
+            return self.at(None).rounded_reference(inputs, weights, rounded)[:, self.rows]
         wide = weights.map(torch.Tensor.double)
-        attention, network = self.attention_of(weights.w_out.shape[1] // self.head_dim), self.feedforward
+        attention, network = self.attention_of(weights.w_out.shape[1] // self.head_dim).at(self.rows), self.feedforward
         with torch.no_grad():
             return self.formula(
                 inputs.replace(x=inputs.x.double()),
@@ -217,7 +223,7 @@ class Layer(Problem):
             )
 
     def naive(self, inputs: LayerInputs, weights: LayerWeights) -> torch.Tensor:  # type: ignore[override]
-        attention, network = self.attention, self.feedforward
+        attention, network = self.attention.at(self.rows), self.feedforward
         with torch.no_grad():
             return self.formula(
                 inputs,
@@ -226,11 +232,24 @@ class Layer(Problem):
                 feed=lambda z: network.naive(FeedForwardInputs(x=z), weights.feedforward),
             )
 
+    def asked(self, x: torch.Tensor) -> torch.Tensor:
+        """The tokens [batch, rows, dim] that right answers are wanted for: all, unless `at` chose some."""
+        return x if self.rows is None else x[:, self.rows]
+
+    def disguised(self, inputs: LayerInputs, seed: int) -> tuple[LayerInputs, Callable[[Any], Any]]:
+        return disguised(self, inputs, seed)
+
+    def probes(self, inputs: LayerInputs, seed: int) -> Iterator[Probe]:
+        return probes(self, inputs, seed)
+
     def compared(self, output: torch.Tensor, inputs: LayerInputs) -> torch.Tensor:
         """Zeroes the padded tokens: PyTorch's layer leaves anything there."""
         if inputs.lengths is None:
             return output
-        valid = torch.arange(self.seq_len, device=output.device) < inputs.lengths[:, None]
+        positions = torch.arange(self.seq_len, device=output.device)
+        if self.rows is not None and output.shape[1] == len(self.rows):
+            positions = self.rows
+        valid = positions < inputs.lengths[:, None]
         return torch.where(valid[..., None], output, 0)
 
     def flops(self) -> int:

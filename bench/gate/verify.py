@@ -1,0 +1,147 @@
+"""Is one answer right? Error ratios against float64, the claim of an approximate kernel, and quick looks while timing.
+
+The error ratio is the candidate's error divided by the error of the textbook formula in the same dtype, both against
+float64: fixed tolerances pass broken attention over long contexts, where outputs are small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kerneldyno.kernels.registry import Gradients, Kernel, Setup
+
+from ..records import Distance, Errors
+from .errors import WrongOutput, distance, measured, rms, worst_place
+from .truth import Truth
+
+# (largest error, rms error) relative to the textbook formula's own; from 150 random problems of correct kernels
+LIMITS = {"float32": (8.0, 3.0), "bfloat16": (2.0, 1.5), "float16": (2.0, 1.5)}
+PROBE_SLACK = 2.0
+"""Probes may come to so many times these limits: where single keys decide, single roundings do. Mistakes show in the hundreds."""
+# An approximate kernel may miss what it claims by a share of the distance between its claim and the exact result: where a
+# value lies between two quantization steps, another order of summation decides, and a chain of quantized products passes
+# that on. A layer of six int8 products was 0.19 of that distance away from its claim; one that computes the exact result
+# in secret is 1.0 away, and the limit comes to 0.375.
+CLAIM_SLACK_RMS = 0.25
+CLAIM_SLACK_MAX = 0.5
+
+
+@dataclass
+class Verified:
+    """What the check of one answer found."""
+
+    errors: Errors
+    distance: Distance | None = None
+
+    @property
+    def ratio(self) -> float:
+        """The largest error ratio."""
+        return self.errors.max_ratio
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What one kernel's answers for one set of inputs are held to: the truth, or what an approximate kernel claims."""
+
+    truth: Truth
+    expected: dict[str, torch.Tensor]
+    yardstick: dict[str, tuple[float, float]]
+    limits: tuple[float, float]
+    against: str = "float64"
+
+    @classmethod
+    def of(cls, kernel: Kernel, setup: Setup, truth: Truth, slack: float = 1.0) -> Standard:
+        """The truth itself for exact kernels; the claim, with slack for other orders of summation, for approximate ones."""
+        largest, square = LIMITS["bfloat16" if kernel.approximate else truth.problem.dtype]
+        limits = (slack * largest, slack * square)
+        if not kernel.approximate:
+            return cls(truth, truth.expected, truth.yardstick, limits)
+        assert kernel.claim is not None
+        claimed = {name: tensor.double() for name, tensor in truth.named(kernel.claim(truth.problem, setup, truth.inputs)).items()}
+        yardstick = {name: _with_slack(truth.yardstick[name], claimed[name], truth.expected[name]) for name in claimed}
+        return cls(truth, claimed, yardstick, limits, "what it claims to compute")
+
+
+def well_formed(output: Any, truth: Truth, device: torch.device) -> None:
+    """Raise WrongOutput unless the answer has the right type, shape, dtype and device, and is finite."""
+    problem, inputs = truth.problem, truth.inputs
+    if problem.direction == "backward" and not isinstance(output, Gradients):
+        raise WrongOutput(f"returned {type(output).__name__}, not Gradients, in direction backward")
+    shapes = {"output": problem.output_shape(inputs)}
+    tensors = {"output": output.output if isinstance(output, Gradients) else output}
+    if isinstance(output, Gradients):
+        shapes |= {f"grad {name}": getattr(inputs, name).shape for name in inputs.differentiable}
+        tensors |= {f"grad {name}": tensor for name, tensor in output.by_name.items()}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise WrongOutput(f"{name} is missing")
+        _formed_like(name, tensors[name], shape, problem.dtype, device)
+    tensors["output"] = problem.compared(tensors["output"], inputs)
+    for name in shapes:
+        if not bool(torch.isfinite(tensors[name]).all()):
+            bad = ~torch.isfinite(tensors[name])
+            place = worst_place(torch.where(bad, torch.nan, 0.0), torch.zeros((), dtype=torch.float64).expand(bad.shape))
+            raise WrongOutput(f"{name} holds {int(bad.sum())} values that are NaN or infinite, as at {place.partition(':')[0]}")
+
+
+def _formed_like(name: str, tensor: Any, shape: torch.Size, dtype: str, device: torch.device) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        raise WrongOutput(f"returned {type(tensor).__name__} for the {name}, not a tensor")
+    if tensor.device.type != device.type:
+        raise WrongOutput(f"the {name} lies on {tensor.device}, not on {device}")
+    if tensor.dtype != getattr(torch, dtype):
+        raise WrongOutput(f"the {name} is {str(tensor.dtype).removeprefix('torch.')}, not {dtype}")
+    if tensor.shape != shape:
+        raise WrongOutput(f"the {name} has shape {tuple(tensor.shape)}, not {tuple(shape)}")
+
+
+def verify(output: Any, kernel: Kernel, setup: Setup, truth: Truth) -> Verified:
+    """Compare one answer with float64; raise WrongOutput when it is not right.
+
+    An approximate kernel is compared with what it claims to compute; its distance from the exact result is returned.
+    """
+    return judged(output, Standard.of(kernel, setup, truth), setup, approximate=kernel.approximate)
+
+
+def judged(output: Any, standard: Standard, setup: Setup, *, approximate: bool) -> Verified:
+    """Compare one answer with its standard; raise WrongOutput, which says where it is worst, when it does not hold."""
+    truth, limits = standard.truth, standard.limits
+    well_formed(output, truth, setup.device)
+    got = truth.named(output)
+    found = [measured(name, got[name], right, standard.yardstick[name]) for name, right in standard.expected.items()]
+    largest = max(found, key=lambda errors: errors.max_ratio)
+    widest = max(found, key=lambda errors: errors.rms_ratio)
+    for errors, what, ratio, limit in ((largest, "largest", largest.max_ratio, limits[0]), (widest, "rms", widest.rms_ratio, limits[1])):
+        if not ratio <= limit:
+            rows = truth.rows if got[errors.tensor].shape[-2] != truth.problem.row_count else None
+            place = worst_place(got[errors.tensor], standard.expected[errors.tensor], rows)
+            raise WrongOutput(
+                f"the {errors.tensor} is off from {standard.against} at {place}; {what} error is {ratio:.3g} times that of the plain "
+                f"formula (limit {limit:g}), relative rms {errors.relative_rms:.2g}"
+            )
+    return Verified(largest, distance(got["output"], truth.expected["output"]) if approximate else None)
+
+
+def glanced_at(output: Any, standard: Standard, rng: Any, rows: int = 32) -> None:
+    """Look at some random rows of a timed answer; raise WrongOutput when one is beyond the limit. Cheap enough for every leg."""
+    got = standard.truth.named(output)
+    for name, right in standard.expected.items():
+        if name == "output" or got[name].shape == right.shape:
+            chosen = torch.from_numpy(rng.permutation(right.shape[-2])[:rows]).to(right.device)
+            mine, wanted = got[name].index_select(-2, chosen), right.index_select(-2, chosen)
+            ratio = float((mine.double() - wanted).abs().max()) / standard.yardstick[name][0]
+            if not ratio <= standard.limits[0]:
+                known = standard.truth.rows
+                numbers = chosen if known is None or right.shape[-2] == standard.truth.problem.row_count else known[chosen]
+                raise WrongOutput(
+                    f"the {name} of a timed call is off at {worst_place(mine, wanted, numbers)}; largest error is {ratio:.3g} "
+                    f"times that of the plain formula (limit {standard.limits[0]:g})"
+                )
+
+
+def _with_slack(naive: tuple[float, float], claimed: torch.Tensor, exact: torch.Tensor) -> tuple[float, float]:
+    gap = claimed - exact
+    return naive[0] + CLAIM_SLACK_MAX * float(gap.abs().max()), naive[1] + CLAIM_SLACK_RMS * rms(gap)

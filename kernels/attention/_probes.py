@@ -1,0 +1,134 @@
+"""Inputs on which the mistakes of attention kernels show plainly, at any length of context.
+
+With random inputs over a long context a key more or less hardly moves the output, since every key has little weight. Here
+single keys decide the output, or must not touch it at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..registry import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .problem import Attention, AttentionInputs
+
+LOUD = 2.5
+"""Queries are so many times the key that they look for: its score is LOUD · √head_dim above the others'."""
+OVERFLOWING = 100.0
+"""Scores times this leave the range of the exponential unless their maximum is taken off first."""
+AWKWARD = (1, 127, 129, 1000)
+"""Lengths that are multiples of no tile."""
+FEW = 2
+"""Batch rows and key-value heads of the awkward problems."""
+
+
+def probes(problem: Attention, inputs: AttentionInputs, seed: int) -> Iterator[Probe]:
+    """All probes that make sense for the problem, the sharpest first."""
+    generator = torch.Generator().manual_seed(seed)
+    yield from _edges(problem, inputs)
+    if problem.direction == "forward":
+        yield from _values(problem, inputs, generator)
+        yield Probe("scores that overflow without their maximum taken off", inputs.replace(q=inputs.q * OVERFLOWING))
+    yield from _other_masks(problem, inputs)
+    yield from _strides(inputs)
+    yield from _awkward(problem, seed)
+
+
+def _edges(problem: Attention, inputs: AttentionInputs) -> Iterator[Probe]:
+    """Every query looks for one key: the last that it sees, or the first that it must not see."""
+    last, hidden = _edge_keys(problem, inputs)
+    yield Probe("the last visible key decides", inputs.replace(q=_looking_for(problem, inputs, last)))
+    if bool((hidden >= 0).any()):
+        wanted = torch.where(hidden >= 0, hidden, last)
+        yield Probe("a key that must not be seen is sought", inputs.replace(q=_looking_for(problem, inputs, wanted)))
+
+
+def _edge_keys(problem: Attention, inputs: AttentionInputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """int64 [batch, q_len] each: the last key that is visible by position, and one that is not; -1 where there is none."""
+    device = inputs.q.device
+    last = torch.full((problem.batch, problem.q_len), problem.kv_len - 1, device=device)
+    if problem.triangular:
+        last = last.minimum(torch.arange(problem.q_len, device=device) + problem.kv_len - problem.q_len)
+    if inputs.lengths is not None:
+        last = last.minimum(inputs.lengths[:, None].long() - 1)
+    hidden = torch.where(last + 1 < problem.kv_len, last + 1, -1)
+    if inputs.mask is not None:  # the first key that the mask hides: argmin finds the first False
+        row = inputs.mask[:, 0].expand(problem.batch, problem.q_len, problem.kv_len)
+        hidden = torch.where(row.all(-1), hidden, row.int().argmin(-1))
+    return last.clamp(min=0), hidden
+
+
+def _looking_for(problem: Attention, inputs: AttentionInputs, keys: torch.Tensor) -> torch.Tensor:
+    """Queries that are LOUD times the key with these numbers [batch, q_len], of the key-value head that each head shares."""
+    index = keys[:, None, :, None].expand(-1, problem.kv_heads, -1, problem.head_dim)
+    return LOUD * inputs.k.gather(2, index).repeat_interleave(problem.group, dim=1)
+
+
+def _values(problem: Attention, inputs: AttentionInputs, generator: torch.Generator) -> Iterator[Probe]:
+    """Values that tell which keys have been summed up, and with which weights."""
+    keys, features = torch.arange(problem.kv_len), torch.arange(problem.head_dim)
+    wide = -(-problem.kv_len // problem.head_dim)
+    tiles = (keys[:, None] // wide == features).to(inputs.v).expand_as(inputs.v).contiguous()
+    yield Probe("every key counts once (each feature sums one run of keys)", inputs.replace(v=tiles))
+    yield Probe("weights sum to 1 (values of 1)", inputs.replace(v=torch.ones_like(inputs.v)))
+    if problem.triangular and problem.kv_len > 1:
+        yield _late_keys(problem, inputs, generator)
+    if inputs.lengths is not None and problem.padding:
+        padded = ~problem.padding_mask(inputs.lengths).mT  # [batch, 1, kv_len, 1]
+        nothing = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=padded.device)
+        yield Probe("values of padded keys must not show", inputs.replace(v=inputs.v * padded * 64), zeros=nothing)
+
+
+def _late_keys(problem: Attention, inputs: AttentionInputs, generator: torch.Generator) -> Probe:
+    """Values of 0 before a key that differs between heads: queries before it must come out as exactly 0."""
+    past = problem.kv_len - problem.q_len
+    lowest = max(past + 1, 1)
+    shape = (problem.batch, problem.kv_heads)
+    first = torch.randint(lowest, problem.kv_len, shape, generator=generator) if lowest < problem.kv_len else torch.full(shape, lowest)
+    first = torch.where(torch.rand(shape, generator=generator) < 0.5, first // 64 * 64, first).clamp(min=lowest)  # edges of tiles
+    first.view(-1)[0] = max(problem.kv_len - 1, lowest)
+    first = first.to(inputs.v.device)[..., None, None]
+    keys = torch.arange(problem.kv_len, device=inputs.v.device)[:, None]
+    queries = torch.arange(problem.q_len, device=inputs.v.device)[:, None]
+    blind = (queries + past < first).repeat_interleave(problem.group, dim=1)
+    return Probe("values of later keys must not show", inputs.replace(v=inputs.v * (keys >= first) * 64), zeros=blind)
+
+
+def _other_masks(problem: Attention, inputs: AttentionInputs) -> Iterator[Probe]:
+    """Lengths from one to all, and queries that see nothing."""
+    if inputs.lengths is not None:
+        spread = torch.linspace(1, problem.kv_len, max(problem.batch, 2), device=inputs.lengths.device)[: problem.batch]
+        yield Probe("lengths from 1 to all", inputs.replace(lengths=spread.round().to(inputs.lengths.dtype)))
+    if inputs.mask is not None:
+        mask = inputs.mask.clone()
+        mask[..., :: max(2, problem.q_len // 8), :] = False
+        yield Probe("queries that see no key give 0", inputs.replace(mask=mask))
+
+
+def _strides(inputs: AttentionInputs) -> Iterator[Probe]:
+    """Equal shapes in other memory orders: a kernel may refuse them, but not misread them."""
+    q, k, v = inputs.q, inputs.k, inputs.v
+    apart = {name: tensor.transpose(1, 2).contiguous().transpose(1, 2) for name, tensor in (("q", q), ("k", k), ("v", v))}
+    yield Probe("tokens before heads in memory", inputs.replace(**apart), optional=True)
+    yield Probe("one key-value head expanded to all", inputs.replace(k=k[:, :1].expand_as(k), v=v[:, :1].expand_as(v)), optional=True)
+    wider = torch.cat([q, q.flip(2)], dim=2)
+    sliced = inputs.replace(q=wider[:, :, ::2], k=torch.cat([k, k], dim=3)[..., : k.shape[3]])
+    yield Probe("slices of larger tensors", sliced, optional=True)
+
+
+def _awkward(problem: Attention, seed: int) -> Iterator[Probe]:
+    """Few heads at lengths that fit no tile; the kernel is built anew for each."""
+    kv_heads = min(problem.kv_heads, FEW)
+    small = replace(problem, batch=min(problem.batch, FEW), kv_heads=kv_heads, heads=kv_heads * problem.group)
+    lengths = [replace(small, q_len=problem.q_len if problem.cross else length, kv_len=length) for length in AWKWARD]
+    if problem.causal and not problem.cross:
+        lengths.append(replace(small, q_len=129, kv_len=65))  # 64 queries see nothing
+    for other in lengths:
+        if other.q_len <= max(AWKWARD):
+            yield Probe(f"awkward length {other.q_len}→{other.kv_len}", other.inputs(seed), problem=other)
