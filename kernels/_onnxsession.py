@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -136,6 +138,9 @@ def _options(onnxruntime: Any, setup: Setup) -> Any:
     if not setup.arena:
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
+    if setup.profile is not None:
+        options.enable_profiling = True  # written when the session goes; sessions of the same second would share a file
+        options.profile_file_prefix = str(Path(tempfile.mkdtemp(dir=setup.profile), "session"))
     return options
 
 

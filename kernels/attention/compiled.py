@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._compiling import compiled_once, no_compiler
+from .._identity import compiled_whole
 from ..registry import Run, Setup, differentiated, kernel
 from ._masks import sight
 from ._textbook import textbook
@@ -14,7 +15,13 @@ if TYPE_CHECKING:
     import torch
 
 
-@kernel(Attention, accepts=("causal", "padding", "bias", "mask"), directions=("forward", "backward"), refuses=no_compiler)
+@kernel(
+    Attention,
+    accepts=("causal", "padding", "bias", "mask"),
+    directions=("forward", "backward"),
+    refuses=no_compiler,
+    identified=compiled_whole(),
+)
 def compiled(problem: Attention, setup: Setup) -> Run:
     """torch.compile of the textbook formula, for exactly this shape and without graph breaks.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._identity import one_by_one
 from ..registry import Run, Setup, kernel
 from ._masks import sight
 from ._textbook import textbook
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@kernel(Attention, accepts=("causal", "padding", "bias", "mask"), directions=("forward", "backward"))
+@kernel(Attention, accepts=("causal", "padding", "bias", "mask"), directions=("forward", "backward"), identified=one_by_one())
 def eager(problem: Attention, setup: Setup) -> Run:
     """Matrix product, softmax, matrix product: all scores are written to memory and read again.
 

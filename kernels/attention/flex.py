@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .._compiling import compiled_once, no_compiler
+from .._identity import compiled_whole
 from ..registry import Device, Run, Setup, differentiated, kernel
 from .problem import Attention, AttentionInputs
 
@@ -33,7 +34,13 @@ def refuses(problem: Attention, device: Device) -> str | None:
     return no_compiler(problem, device)
 
 
-@kernel(Attention, accepts=("causal", "padding", "bias"), directions=("forward", "backward"), refuses=refuses)
+@kernel(
+    Attention,
+    accepts=("causal", "padding", "bias"),
+    directions=("forward", "backward"),
+    refuses=refuses,
+    identified=compiled_whole(),
+)
 def flex(problem: Attention, setup: Setup) -> Run:
     """FlexAttention, compiled: masked blocks are skipped, grouped heads share keys and values.
 

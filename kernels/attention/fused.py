@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .._identity import triton_kernels
 from ..registry import ITEM_BYTES, Device, Run, Setup, kernel
 from .problem import Attention, AttentionInputs
 
@@ -24,7 +25,14 @@ def refuses(problem: Attention, device: Device) -> str | None:
     return None
 
 
-@kernel(Attention, devices=("cuda",), accepts=("causal", "padding"), requires=("triton",), refuses=refuses)
+@kernel(
+    Attention,
+    devices=("cuda",),
+    accepts=("causal", "padding"),
+    requires=("triton",),
+    refuses=refuses,
+    identified=triton_kernels("attention_kernel", alone=True),
+)
 def fused(problem: Attention, setup: Setup) -> Run:
     """Triton: online softmax over tiles of keys; blocks that nobody sees are skipped, grouped heads share keys and values.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .._identity import integer_products
 from .._onnxsession import ELEMENT_TYPES, constant, model, session, value
 from ..registry import Run, Setup, kernel
 from ._masks import blind, sight
@@ -47,6 +48,7 @@ def claim(problem: Attention, setup: Setup, inputs: AttentionInputs) -> torch.Te
     approximate=True,
     own_allocator=True,
     claim=claim,
+    identified=integer_products(1, beside=1),
 )
 def int8(problem: Attention, setup: Setup) -> Run:
     """8-bit q and k with a scale per token, integer matrix product (u8 × s8); softmax and weights × v in float32.

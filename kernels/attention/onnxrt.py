@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .._identity import onnx_nodes
 from .._onnxsession import model, refusal, session, value
 from ..registry import Run, Setup, kernel
 from ._masks import sdpa_arguments
@@ -16,6 +17,7 @@ from .problem import Attention, AttentionInputs
     requires=("onnx", "onnxruntime"),
     own_allocator=True,
     refuses=refusal,
+    identified=onnx_nodes("Attention"),
 )
 def onnxrt(problem: Attention, setup: Setup) -> Run:
     """ONNX Runtime's Attention node, reading and writing torch's memory.

@@ -5,12 +5,18 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from .._identity import fewer_products
 from ..registry import Device, Run, Setup, kernel
 from ._masks import sdpa_arguments
 from .problem import Attention, AttentionInputs
 
 KEPT = 0.5
 """Share of the key-value heads that stay."""
+
+
+def kept_count(problem: Attention) -> int:
+    """Key-value heads that stay."""
+    return max(1, round(problem.kv_heads * KEPT))
 
 
 def kept_heads(problem: Attention, setup: Setup) -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,8 +29,7 @@ def kept_heads(problem: Attention, setup: Setup) -> tuple[torch.Tensor, torch.Te
     if setup.calibration.lengths is not None:
         values = values * problem.padding_mask(setup.calibration.lengths).mT
     scores = values.square().sum(dim=(0, 2, 3))
-    count = max(1, round(problem.kv_heads * KEPT))
-    kv_heads = scores.topk(count).indices.sort().values
+    kv_heads = scores.topk(kept_count(problem)).indices.sort().values
     heads = (kv_heads[:, None] * problem.group + torch.arange(problem.group, device=kv_heads.device)).flatten()
     return heads, kv_heads
 
@@ -43,7 +48,20 @@ def single_head(problem: Attention, device: Device) -> str | None:  # noqa: ARG0
     return "has a single key-value head: there is none to leave out" if problem.kv_heads == 1 else None
 
 
-@kernel(Attention, accepts=("causal", "padding", "bias", "mask"), approximate=True, claim=claim, refuses=single_head)
+def flops_left(problem: Attention) -> int:
+    """Of the products of the heads that stay; what a mask hides counts too."""
+    heads = kept_count(problem) * problem.group
+    return 4 * problem.batch * heads * problem.q_len * problem.kv_len * problem.head_dim
+
+
+@kernel(
+    Attention,
+    accepts=("causal", "padding", "bias", "mask"),
+    approximate=True,
+    claim=claim,
+    refuses=single_head,
+    identified=fewer_products(flops_left),
+)
 def pruned(problem: Attention, setup: Setup) -> Run:
     """Half of the heads, those whose values have the larger norm, through SDPA; 0 for the others.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from .._identity import ran_backend
 from ..registry import ITEM_BYTES, Device, Run, Setup, kernel
 from ._masks import blind, sdpa_arguments
 from .problem import Attention, AttentionInputs
@@ -56,31 +57,46 @@ def cudnn_refuses(problem: Attention, device: Device) -> str | None:
     return None
 
 
-@kernel(Attention, accepts=ALL_FEATURES, directions=BOTH)
+@kernel(Attention, accepts=ALL_FEATURES, directions=BOTH, identified=ran_backend())
 def sdpa(problem: Attention, setup: Setup) -> Run:
     """PyTorch's scaled_dot_product_attention, which chooses among its backends by itself."""
     return _through_sdpa(problem, setup)
 
 
-@kernel(Attention, accepts=ALL_FEATURES, directions=BOTH, refuses=flash_refuses)
+@kernel(Attention, accepts=ALL_FEATURES, directions=BOTH, refuses=flash_refuses, identified=ran_backend("flash"))
 def sdpa_flash(problem: Attention, setup: Setup) -> Run:
     """scaled_dot_product_attention, made to use its FlashAttention-2 backend (on a CPU: its tiled one)."""
     return _through_sdpa(problem, setup, "flash")
 
 
-@kernel(Attention, devices=("cuda",), accepts=ALL_FEATURES, directions=BOTH, refuses=efficient_refuses)
+@kernel(
+    Attention,
+    devices=("cuda",),
+    accepts=ALL_FEATURES,
+    directions=BOTH,
+    refuses=efficient_refuses,
+    identified=ran_backend("efficient"),
+)
 def sdpa_efficient(problem: Attention, setup: Setup) -> Run:
     """scaled_dot_product_attention, made to use its memory-efficient (CUTLASS) backend."""
     return _through_sdpa(problem, setup, "mem_efficient")
 
 
-@kernel(Attention, devices=("cuda",), dtypes=("bfloat16", "float16"), accepts=ALL_FEATURES, directions=BOTH, refuses=cudnn_refuses)
+@kernel(
+    Attention,
+    devices=("cuda",),
+    dtypes=("bfloat16", "float16"),
+    accepts=ALL_FEATURES,
+    directions=BOTH,
+    refuses=cudnn_refuses,
+    identified=ran_backend("cudnn"),
+)
 def sdpa_cudnn(problem: Attention, setup: Setup) -> Run:
     """scaled_dot_product_attention, made to use its cuDNN backend."""
     return _through_sdpa(problem, setup, "cudnn")
 
 
-@kernel(Attention, accepts=ALL_FEATURES, directions=BOTH)
+@kernel(Attention, accepts=ALL_FEATURES, directions=BOTH, identified=ran_backend("math"))
 def sdpa_math(problem: Attention, setup: Setup) -> Run:
     """scaled_dot_product_attention, made to use its unfused backend."""
     return _through_sdpa(problem, setup, "math")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._compiling import compiled_once, no_compiler
+from .._identity import compiled_whole
 from ..registry import Run, Setup, kernel
 from .problem import EVERYTHING, FeedForward, FeedForwardInputs
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@kernel(FeedForward, accepts=EVERYTHING, refuses=no_compiler)
+@kernel(FeedForward, accepts=EVERYTHING, refuses=no_compiler, identified=compiled_whole())
 def compiled(problem: FeedForward, setup: Setup) -> Run:
     """torch.compile of the plain formula, for exactly this shape and without graph breaks.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._identity import one_by_one
 from ..registry import Run, Setup, kernel
 from .problem import EVERYTHING, FeedForward, FeedForwardInputs
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@kernel(FeedForward, accepts=EVERYTHING)
+@kernel(FeedForward, accepts=EVERYTHING, identified=one_by_one())
 def eager(problem: FeedForward, setup: Setup) -> Run:
     """Plain PyTorch: norm, matrix, activation, matrix, each an operation of its own."""
 

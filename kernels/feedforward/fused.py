@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .._identity import triton_kernels
 from ..registry import Device, Run, Setup, kernel
 from .problem import EVERYTHING, NORMS, FeedForward, FeedForwardInputs
 
@@ -24,7 +25,14 @@ def refusal(problem: FeedForward, device: Device) -> str | None:
     return None
 
 
-@kernel(FeedForward, devices=("cuda",), accepts=EVERYTHING, requires=("triton",), refuses=refusal)
+@kernel(
+    FeedForward,
+    devices=("cuda",),
+    accepts=EVERYTHING,
+    requires=("triton",),
+    refuses=refusal,
+    identified=triton_kernels("linear_kernel", alone=True),
+)
 def fused(problem: FeedForward, setup: Setup) -> Run:
     """Triton: norm, then W1 (and gate) with bias and activation, then W2 with bias and residual, each one kernel.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .._identity import integer_products
 from .._int8 import Int8Weight, int8_linear, quantized, require_exact_products, rounded_like
 from .._onnxgraph import Graph
 from ..registry import Device, Run, Setup, holding, kernel
@@ -67,6 +68,7 @@ def refusal(problem: FeedForward, device: Device) -> str | None:
     own_allocator=True,
     claim=claim,
     refuses=refusal,
+    identified=integer_products(lambda problem: 3 if problem.gated else 2),
 )
 def int8(problem: FeedForward, setup: Setup) -> Run:
     """8-bit weights (a scale per output channel) and activations (rounded in every call), multiplied as integers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._identity import onnx_nodes
 from .._onnxgraph import Graph
 from .._onnxsession import refusal
 from ..registry import Run, Setup, kernel
@@ -23,7 +24,14 @@ def graph(problem: FeedForward, weights: FeedForwardWeights) -> onnx.ModelProto:
     return finished(g, problem, network(g, problem, weights, "x", lambda x, which: g.linear(x, *biased[which])))
 
 
-@kernel(FeedForward, accepts=EVERYTHING, requires=("onnx", "onnxruntime"), own_allocator=True, refuses=refusal)
+@kernel(
+    FeedForward,
+    accepts=EVERYTHING,
+    requires=("onnx", "onnxruntime"),
+    own_allocator=True,
+    refuses=refusal,
+    identified=onnx_nodes("Gemm"),
+)
 def onnxrt(problem: FeedForward, setup: Setup) -> Run:
     """ONNX Runtime on a hand-made graph; on a CPU, float16 is computed in float32 between casts that it inserts."""
     return graph_run(problem, setup, graph(problem, setup.weights))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._compiling import compiled_once, no_compiler
+from .._identity import compiled_whole
 from ..registry import Run, Setup, kernel
 from ._compose import composed, part
 from .problem import EVERYTHING, Layer
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 ATTENTION, FEEDFORWARD = part("attention/sdpa"), part("feedforward/eager")
 
 
-@kernel(Layer, accepts=EVERYTHING, refuses=no_compiler)
+@kernel(Layer, accepts=EVERYTHING, refuses=no_compiler, identified=compiled_whole())
 def compiled(problem: Layer, setup: Setup) -> Run:
     """torch.compile of the layer with scaled_dot_product_attention inside, for this shape and without graph breaks.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from .._identity import ran_operator
 from ..registry import Run, Setup, kernel
 from .problem import EPSILON, EVERYTHING, Layer, LayerInputs, LayerWeights
 
@@ -34,7 +35,14 @@ def module(problem: Layer, weights: LayerWeights) -> nn.TransformerEncoderLayer:
     return layer.eval()
 
 
-@kernel(Layer, name="torch", family="torch", accepts=EVERYTHING, refuses=refusal)
+@kernel(
+    Layer,
+    name="torch",
+    family="torch",
+    accepts=EVERYTHING,
+    refuses=refusal,
+    identified=ran_operator("aten::_transformer_encoder_layer_fwd", "fast path"),
+)
 def encoder(problem: Layer, setup: Setup) -> Run:
     """nn.TransformerEncoderLayer in inference: one native call of its fast path."""
     layer = module(problem, setup.weights)

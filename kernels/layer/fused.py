@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._identity import triton_kernels
 from ..registry import Setup, kernel
 from ._compose import composed, part, refusal_of
 from .problem import EVERYTHING, Layer
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
 ATTENTION, FEEDFORWARD = part("attention/fused"), part("feedforward/fused")
 
 
-@kernel(Layer, devices=("cuda",), accepts=EVERYTHING, requires=("triton",), refuses=refusal_of(ATTENTION, FEEDFORWARD))
+@kernel(
+    Layer,
+    devices=("cuda",),
+    accepts=EVERYTHING,
+    requires=("triton",),
+    refuses=refusal_of(ATTENTION, FEEDFORWARD),
+    identified=triton_kernels("attention_kernel", "linear_kernel"),
+)
 def fused(problem: Layer, setup: Setup) -> Run:
     """Our Triton attention and feed-forward network between PyTorch's projections and norms."""
     return composed(problem, setup, ATTENTION, FEEDFORWARD)

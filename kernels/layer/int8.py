@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .._identity import integer_products
 from .._int8 import Int8Weight, int8_linear, quantized, require_exact_products, rounded_like
 from ..feedforward.problem import FeedForwardInputs
 from ..registry import Device, Run, Setup, holding, kernel
@@ -65,6 +66,7 @@ def refusal(problem: Layer, device: Device) -> str | None:
     own_allocator=True,
     claim=claim,
     refuses=refusal,
+    identified=integer_products(6, on_cuda=4),  # q, k and v are apart in the graph and together on a GPU
 )
 def int8(problem: Layer, setup: Setup) -> Run:
     """8-bit weights and activations, multiplied as integers, in the projections and the network; attention in float."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._identity import onnx_nodes
 from .._onnxsession import refusal
 from ..registry import Run, Setup, kernel
 from ._onnx import graph_run
@@ -22,7 +23,14 @@ def linears(weights: LayerWeights, g: Graph) -> Linear:
     return lambda x, which: g.linear(x, *pairs[which])
 
 
-@kernel(Layer, accepts=EVERYTHING, requires=("onnx", "onnxruntime"), own_allocator=True, refuses=refusal)
+@kernel(
+    Layer,
+    accepts=EVERYTHING,
+    requires=("onnx", "onnxruntime"),
+    own_allocator=True,
+    refuses=refusal,
+    identified=onnx_nodes("Attention", "Gemm"),
+)
 def onnxrt(problem: Layer, setup: Setup) -> Run:
     """ONNX Runtime on one hand-made graph with its Attention node; spreading a padding mask over the queries is timed."""
     return graph_run(problem, setup, setup.weights, lambda g: linears(setup.weights, g), problem.dtype)

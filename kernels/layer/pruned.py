@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._identity import fewer_products
 from .._pruning import kept_count, row_norms, strongest
 from ..registry import Run, Setup, holding, kernel
 from ._compose import composed, part, refusal_of
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 ATTENTION, FEEDFORWARD = part("attention/sdpa"), part("feedforward/eager")
 
 
+def kept_heads(problem: Layer) -> int:
+    """Heads that stay."""
+    return max(1, problem.heads // 2)
+
+
 def pruned_weights(problem: Layer, weights: LayerWeights) -> LayerWeights:
     """The layer without its weakest parts.
 
@@ -24,7 +30,7 @@ def pruned_weights(problem: Layer, weights: LayerWeights) -> LayerWeights:
     size = problem.head_dim
     values = weights.w_qkv.chunk(3)[2]
     scores = row_norms(values.reshape(-1, size * problem.dim)) * row_norms(weights.w_out.t().reshape(-1, size * problem.dim))
-    heads = strongest(scores, max(1, problem.heads // 2))
+    heads = strongest(scores, kept_heads(problem))
 
     def of_heads(rows: torch.Tensor, groups: int) -> torch.Tensor:
         return rows.view(groups, problem.heads, size, *rows.shape[1:])[:, heads].flatten(0, 2).contiguous()
@@ -46,7 +52,21 @@ def claim(problem: Layer, setup: Setup, inputs: LayerInputs) -> torch.Tensor:
     return problem.reference(inputs, pruned_weights(problem, setup.weights))
 
 
-@kernel(Layer, accepts=EVERYTHING, approximate=True, claim=claim, refuses=refusal_of(ATTENTION, FEEDFORWARD))
+def flops_left(problem: Layer) -> int:
+    """Of the products of the heads and neurons that stay; what a mask hides counts too."""
+    width = kept_heads(problem) * problem.head_dim
+    attention = 4 * problem.tokens * problem.seq_len * width
+    return 8 * problem.tokens * problem.dim * width + attention + problem.feedforward_of(kept_count(problem.hidden_dim)).flops()
+
+
+@kernel(
+    Layer,
+    accepts=EVERYTHING,
+    approximate=True,
+    claim=claim,
+    refuses=refusal_of(ATTENTION, FEEDFORWARD),
+    identified=fewer_products(flops_left),
+)
 def pruned(problem: Layer, setup: Setup) -> Run:
     """Keeps half of the heads and of the hidden neurons, those with the largest weights, in smaller matrices."""
     weights = pruned_weights(problem, setup.weights)
