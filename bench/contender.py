@@ -90,6 +90,8 @@ class Contender:
     sweeps_s: float = 0.0
     """… and in emptying the caches for them."""
     warmup_calls: int = 0
+    breaks_before: int = 0
+    """Graph breaks of torch.compile in this process before it was built."""
     broken: str | None = None
     """What it raised while it was timed."""
     last: tuple[Any, int] | None = None

@@ -9,6 +9,7 @@ from typing import Literal
 
 from . import check
 from .contender import Contender, Pool
+from .gate import identity
 from .instruments.clock import Clock
 from .instruments.energy import PowerMeter, measure_power
 from .instruments.memory import count
@@ -20,6 +21,7 @@ ENERGY_WINDOW_S = {"auto": 1.0, "on": 5.0}
 
 def build(contender: Contender, truth: check.Truth, clock: Clock, cache: Literal["cold", "warm"]) -> None:
     """Build and call once: compilers do their work at the first call."""
+    contender.breaks_before = identity.graph_breaks()
     started = time.perf_counter()
     contender.run = contender.kernel.build(contender.problem, contender.setup)
     built = time.perf_counter()
@@ -42,6 +44,13 @@ def check_output(contender: Contender, truths: Sequence[check.Truth]) -> None:
     verified = check.verify(answer, contender.kernel, contender.setup, truths[0])
     contender.measurement.errors = verified.errors
     contender.measurement.distance = verified.distance
+
+
+def identify(contender: Contender, truth: check.Truth) -> None:
+    """Note what was seen to run; raise NotAsNamed when that is not what the kernel's name says."""
+    assert contender.run is not None
+    given = contender.kernel, contender.problem, contender.setup, contender.run, contender.prepared(truth.inputs)
+    contender.measurement.identity = identity.identify(*given, breaks_before=contender.breaks_before)
 
 
 def count_memory(contender: Contender, truth: check.Truth) -> None:
