@@ -9,6 +9,8 @@ COLUMNS: dict[str, str] = {
     "device": "where it ran: cpu or cuda:N",
     "status": "ok, skipped, wrong, failed, timeout, invalid, or missing (planned, not measured yet)",
     "reason": "why there is no number; empty when ok",
+    "identity": "what was seen to run under that name: SDPA's backend, ONNX Runtime's nodes, integer products, compiled regions; "
+    "or that it could not be seen, and why; empty where the name claims nothing",
     "approximate": "true when the kernel computes something else on purpose (int8, pruned); ranked apart from exact kernels",
     "label": "the problem in a few characters",
     "batch": "independent sequences in one call",

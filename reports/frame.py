@@ -153,6 +153,7 @@ def _state(measurement: Measurement | None, run: Run) -> dict[str, Any]:
     return {
         "status": measurement.status,
         "reason": measurement.reason,
+        "identity": measurement.identity,
         "warnings": "; ".join(f"{warning.code}: {warning.text}" for warning in measurement.warnings) or None,
     }
 
