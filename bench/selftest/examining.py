@@ -1,0 +1,195 @@
+"""Kernels put through the gate, each in a process of its own, so that no cheat outlives its turn.
+
+A server process per problem computes the right answers once and is forked for every kernel: with a single thread torch
+survives that. CUDA does not, so there the kernels of one problem share the server.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from multiprocessing import connection, get_context
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+    from kerneldyno.kernels.registry import Device, Kernel, Problem
+
+    from ..gate.examine import Gate
+
+SHIPPED = "shipped"
+"""The source of the project's own kernels."""
+PATIENCE_S = 180.0
+"""One kernel may be examined for so long."""
+PRELOADED = ("kerneldyno.bench.gate.examine", "kerneldyno.kernels.registry", "typer", "rich.console")
+
+Outcome = Literal["passed", "refused", "unable", "broken"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Kernels to be examined at one problem."""
+
+    problem: Problem
+    kernels: tuple[tuple[str, str], ...]
+    """(source, name): the module whose `plants()` hold it, or SHIPPED."""
+    device: Device
+    seed: int
+    blind: bool = False
+    """Nothing is examined, only called: what comes of it shows whether the self-test notices."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the gate said of one kernel."""
+
+    source: str
+    kernel: str
+    outcome: Outcome
+    """refused: as wrong or for misconduct; unable: it does not take the problem here; broken: neither, it raised or died."""
+    said: str
+    seconds: float = 0.0
+
+
+def examined(jobs: Sequence[Job], *, parallel: int, stop: Callable[[], bool]) -> Iterator[tuple[Job, Answer]]:
+    """What the gate says of every kernel of every job, as it comes; ends early when `stop` says so."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    waiting, running = deque(jobs), dict[Any, tuple["BaseProcess", Job]]()
+    try:
+        while (waiting or running) and not stop():
+            while waiting and len(running) < parallel:
+                job = waiting.popleft()
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_serve, args=(job, theirs), daemon=True)
+                process.start()
+                theirs.close()
+                running[ours] = (process, job)
+            for ready in connection.wait(list(running), timeout=0.5):
+                process, job = running[ready]
+                try:
+                    yield job, msgspec.json.decode(ready.recv_bytes(), type=Answer)  # type: ignore[union-attr]
+                except EOFError:
+                    del running[ready]
+                    process.join()
+    finally:
+        for process, _ in running.values():
+            process.kill()
+            process.join()
+
+
+def kernels_of(source: str) -> dict[str, Kernel]:
+    """The kernels of a source by name."""
+    if source == SHIPPED:
+        from kerneldyno.kernels import registry
+
+        return registry.load()
+    return {plant.kernel.name: plant.kernel for plant in import_module(source).plants()}
+
+
+def _serve(job: Job, answers: Connection) -> None:
+    """Examine the kernels of one job and say what came of each."""
+    import torch
+
+    from ..gate.examine import Gate, Setup
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when it is over
+    warnings.simplefilter("ignore")
+    on_cpu = job.device.kind == "cpu"
+    if on_cpu:
+        torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    gate = Gate(job.problem, Setup(torch.device(str(job.device))), seed=job.seed)
+    if on_cpu and not job.blind:
+        _look_up(gate)
+    loaded = {source: kernels_of(source) for source in sorted({source for source, _ in job.kernels})}
+    for source, name in job.kernels:
+        started = time.perf_counter()
+        ask = partial(_asked, gate, job, loaded[source][name])
+        outcome, said = _forked(ask) if on_cpu else ask()
+        answers.send_bytes(msgspec.json.encode(Answer(source, name, outcome, said, time.perf_counter() - started)))
+
+
+def _look_up(gate: Gate) -> None:
+    """Compute every right answer now, for all kernels together, and load what the gate's complaints need."""
+    import torch
+
+    from ..gate.errors import worst_place
+
+    worst_place(torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.float64))
+    for truth in [*gate.truths, *(truth for _, truth, _ in gate.probes)]:
+        _ = truth.expected, truth.yardstick
+
+
+def _asked(gate: Gate, job: Job, kernel: Kernel) -> tuple[Outcome, str]:
+    """What the gate says of a kernel."""
+    from kerneldyno.kernels.registry import NotAsNamed
+
+    from ..gate.errors import Misconduct, WrongOutput
+
+    if reason := kernel.why_not(job.problem, job.device):
+        return "unable", reason
+    try:
+        if job.blind:
+            kernel.build(job.problem, gate.setup)(gate.truths[0].inputs)
+        else:
+            _examine(gate, kernel)
+    except (WrongOutput, Misconduct, NotAsNamed) as error:
+        return "refused", f"{type(error).__name__}: {error}"
+    except BaseException as error:  # noqa: BLE001 - a kernel may raise anything, SystemExit too
+        return "broken", "".join(traceback.format_exception_only(error)).strip()
+    return "passed", ""
+
+
+def _examine(gate: Gate, kernel: Kernel) -> None:
+    """What `gate.examine.examine` does, with a gate that knows its right answers already."""
+    from ..gate.errors import Misconduct
+
+    started = time.perf_counter()
+    run, changed = gate.build(kernel)
+    if changed:
+        raise Misconduct(f"its build changes global state: {', '.join(changed)}")
+
+    def call(inputs: Any) -> Any:
+        return run(kernel.prepare(gate.problem, gate.setup, inputs) if kernel.prepare else inputs)
+
+    call(gate.truths[0].inputs)
+    gate.examine(kernel, call, build_s=time.perf_counter() - started)
+
+
+def _forked(ask: Callable[[], tuple[Outcome, str]]) -> tuple[Outcome, str]:
+    """Ask in a copy of this process, which is killed when it takes too long."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reading)
+            os.write(writing, msgspec.json.encode(ask()))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    ready, _, _ = select.select([reading], [], [], PATIENCE_S)
+    said = os.read(reading, 1 << 20) if ready else b""
+    os.close(reading)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if said:
+        return msgspec.json.decode(said, type=tuple[Outcome, str])
+    return "broken", f"no answer within {PATIENCE_S:g} s" if not ready else f"its process died ({_ending(status)})"
+
+
+def _ending(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
