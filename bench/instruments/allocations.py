@@ -1,4 +1,7 @@
-"""What each of several calls held at most and left behind on the CPU: every allocation of every thread, as memray saw it."""
+"""What each of several calls held at most and left behind on the CPU: every allocation of every thread, as memray saw it.
+
+Sizes are those asked for. A realloc that moves counts as its new size, although both may be there for a moment.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,12 @@ class Traced:
 
 
 def trace(
-    call: Callable[[], object], fewest: int, most: int, budget_s: float, afterwards: Callable[[], object] | None = None
+    call: Callable[[], object], fewest: int, most: int, budget_s: float, afterwards: Callable[[int], object] | None = None
 ) -> list[Traced]:
     """Make `most` calls, or as many as fit into `budget_s` but at least `fewest`.
 
-    `afterwards` runs after each, when its output is gone, and before what it kept is counted. Raises ImportError where there
-    is no memray, and whatever the call raises.
+    `afterwards` is told the number of each, from 0, when its output is gone and before what it kept is counted. Raises
+    ImportError where there is no memray, and whatever the call raises.
     """
     import memray
 
@@ -48,22 +51,17 @@ def trace(
         with memray.Tracker(path, native_traces=False):
             started = time.perf_counter()
             while made < most and (made < fewest or time.perf_counter() - started < budget_s):
-                _marked(call, afterwards)
+                _mark()
+                output = call()
+                _mark()
+                del output
+                if afterwards:
+                    afterwards(made)
+                _mark()
                 made += 1
         del held
         with memray.FileReader(path) as reader:
             return list(replay(reader.get_allocation_records()))
-
-
-def _marked(call: Callable[[], object], afterwards: Callable[[], object] | None) -> None:
-    """One call between two marks, and a third when its output is gone."""
-    _mark()
-    output = call()
-    _mark()
-    del output
-    if afterwards:
-        afterwards()
-    _mark()
 
 
 def _mark() -> None:

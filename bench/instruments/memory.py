@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MEMRAY = "memray (every native allocation)"
 NO_MEMRAY = "not measured: memray is not installed (pip install 'kerneldyno[run]'; it exists for Linux and macOS)"
 TORCH = "torch CUDA allocator"
-FOREIGN = "torch CUDA allocator + growth of device memory in use (what was freed again within the call is not in it)"
+FOREIGN = "torch CUDA allocator + growth of device memory in use (not in it: what was freed again within the call)"
 CALLS = 7
 """So many calls are traced where they are quick: the first settles what is kept of the last one, the others must leave nothing."""
 FEWEST_CALLS = 3
@@ -28,6 +28,8 @@ BUDGET_S = 0.1
 WINDOWS = 3
 CALLS_PER_WINDOW = 6
 """When something stayed, it is looked at again: a leak grows in every one of these windows, a cache that fills does not."""
+FEWEST_PER_WINDOW = 2
+"""Of slow calls; a ring of 4 blocks that was full before stops growing after the fourth."""
 CONFIRMING_S = 0.5
 UNSEEN_BYTES = 4 * 2**20
 UNSEEN_SHARE = 0.1
@@ -70,7 +72,8 @@ def count(call: Callable[[], object], device: torch.device, *, foreign: bool = F
     seen = _typical_peak(traced)
     risen = rise_of(call)
     if risen is not None and risen > seen + max(UNSEEN_BYTES, UNSEEN_SHARE * seen):
-        return Count(Peak(risen, f"rise of the process's resident memory, a lower bound: memray saw {seen} bytes of it"), None)
+        peak = Peak(risen, f"rise of the process's resident memory, a lower bound: memray saw {seen} bytes of it")
+        return Count(peak, _confirmed_growth(call, traced) or None)  # what is not seen may leak unseen
     return Count(Peak(seen, MEMRAY), _confirmed_growth(call, traced))
 
 
@@ -108,7 +111,12 @@ def _confirmed_growth(call: Callable[[], object], traced: list[Traced]) -> int:
     """0 unless something stayed; then what stays in every window of a longer look, with the garbage collected."""
     if traced[-1].kept_bytes <= traced[0].kept_bytes:
         return 0
-    longer = trace(call, WINDOWS + 1, WINDOWS * CALLS_PER_WINDOW + 1, CONFIRMING_S, afterwards=gc.collect)
+    started = time.perf_counter()
+    call()
+    fitting = CONFIRMING_S / WINDOWS / (time.perf_counter() - started + 1e-9)
+    width = int(min(max(fitting, FEWEST_PER_WINDOW), CALLS_PER_WINDOW))
+    calls = WINDOWS * width + 1
+    longer = trace(call, calls, calls, 0.0, afterwards=lambda number: number % width or gc.collect())
     return steady_growth([one.kept_bytes for one in longer])
 
 

@@ -1,17 +1,33 @@
-"""Peak bytes of calls whose need is known."""
+"""Peaks and growth of calls whose need is known."""
 
 from __future__ import annotations
 
 import builtins
+import ctypes
+import mmap
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from kerneldyno.bench.instruments.memory import FOREIGN, MEMRAY, TORCH, peak_of
+from kerneldyno.bench.instruments.memory import (
+    FOREIGN,
+    MEMRAY,
+    NO_MEMRAY,
+    TORCH,
+    Count,
+    Peak,
+    count,
+    device_growth,
+    device_peak,
+    growth_of,
+    peak_of,
+    steady_growth,
+)
 
 MIB = 2**20
 SLACK = 64 * 1024
@@ -115,9 +131,164 @@ def test_without_memray_it_is_not_measured(monkeypatch) -> None:
 
     real = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", missing)
-    peak = peak_of(lambda: block(1), CPU)
-    assert peak.bytes is None
-    assert "memray is not installed" in peak.source
+    assert "memray is not installed" in NO_MEMRAY
+    assert peak_of(lambda: block(1), CPU) == Peak(None, NO_MEMRAY)
+    assert growth_of(lambda: block(1), CPU) is None
+    assert count(lambda: block(1), CPU) == Count(Peak(None, NO_MEMRAY), None)
+
+
+# ---------------------------------------------------------------- what stays
+
+
+def cached() -> object:
+    """The first call fills a cache."""
+    cache: dict[str, torch.Tensor] = {}
+    return lambda: cache.setdefault("key", block(3))
+
+
+def ring(length: int | None) -> object:
+    """The results of the last calls are kept."""
+    kept: deque[torch.Tensor] = deque(maxlen=length)
+    return lambda: kept.append(block(1))
+
+
+def cyclic() -> None:
+    cycle: list[object] = [block(1)]
+    cycle.append(cycle)
+
+
+def now_and_then(every: int) -> object:
+    """A block is kept of every so many-th call."""
+    kept: list[torch.Tensor] = []
+    calls = iter(range(10**6))
+    return lambda: kept.append(block(6)) if next(calls) % every == 0 else None
+
+
+@pytest.mark.parametrize("quiet", [cached(), ring(1), ring(4), ring(7), cyclic, lambda: [[] for _ in range(1000)], lambda: None])
+def test_what_is_cached_replaced_or_garbage_does_not_stay(quiet) -> None:
+    quiet()
+    assert growth_of(quiet, CPU) == 0
+    assert count(quiet, CPU).growth_bytes == 0
+
+
+@pytest.mark.parametrize("calls", [3, 7])
+def test_what_stays_of_every_call_is_known_to_the_byte(calls) -> None:
+    kept: list[object] = []
+    assert growth_of(lambda: kept.append(mmap.mmap(-1, 3 * MIB)), CPU, calls) == 3 * MIB
+    assert growth_of(ring(None), CPU, calls) == pytest.approx(MIB, rel=0.001)
+    assert growth_of(lambda: kept.append(bytearray(999)), CPU, calls) == 1000
+
+
+@pytest.mark.parametrize("every", [2, 3, 6])
+def test_what_stays_now_and_then_is_spread_over_the_calls(every) -> None:
+    assert growth_of(now_and_then(every), CPU) == pytest.approx(6 * MIB / every, rel=0.001)
+
+
+def test_growth_is_that_of_the_window_which_grew_least() -> None:
+    assert steady_growth([5, 5, 5, 5]) == 0
+    assert steady_growth([0, 10, 20, 30]) == 10
+    assert steady_growth([0, 10, 20, 20]) == 0
+    assert steady_growth([0, 900, 903, 906, 909, 912, 915]) == 3
+    assert steady_growth([100, 90, 80, 70]) == 0
+
+
+def test_peak_and_growth_come_from_the_same_calls() -> None:
+    assert count(lambda: block(5), CPU).peak.bytes == pytest.approx(5 * MIB, abs=SLACK)
+    found = count(ring(None), CPU)
+    assert found.peak.bytes == pytest.approx(MIB, abs=SLACK)
+    assert found.growth_bytes == pytest.approx(MIB, rel=0.001)
+
+
+def test_one_call_that_differs_does_not_decide_the_peak() -> None:
+    sizes = iter([2, 30, *[2] * 1000])
+    assert count(lambda: block(next(sizes)), CPU).peak.bytes == pytest.approx(2 * MIB, abs=SLACK)
+    turns = iter([1, 4] * 1000)
+    assert count(lambda: block(next(turns)), CPU).peak.bytes == pytest.approx(4 * MIB, abs=SLACK)
+
+
+def test_slow_calls_are_made_a_few_times_only() -> None:
+    calls: list[None] = []
+
+    def slow() -> None:
+        calls.append(None)
+        time.sleep(0.06)
+
+    assert count(slow, CPU).growth_bytes == 0
+    assert len(calls) <= 4  # three traced, one to see the process rise
+
+
+def test_memory_that_memray_does_not_see_is_a_lower_bound_and_said_to_be_one() -> None:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+
+    def call() -> None:
+        address = libc.malloc(24 * MIB)  # called through a pointer, past what memray patches
+        ctypes.memset(address, 1, 24 * MIB)
+        libc.free(address)
+
+    found = count(call, CPU)
+    assert found.peak.bytes == pytest.approx(24 * MIB, rel=0.05)
+    assert "a lower bound" in found.peak.source
+    assert found.growth_bytes is None
+
+
+# ---------------------------------------------------------------- a device
+
+
+class FakeDevice:
+    """A device with torch's allocator and another one; what is freed outside is given back at once."""
+
+    def __init__(self) -> None:
+        self.inside = self.highest = self.beyond = self.settled = 0
+
+    def take(self, inside: int = 0, beyond: int = 0) -> None:
+        self.inside += inside
+        self.beyond += beyond
+        self.highest = max(self.highest, self.inside)
+
+    def synchronize(self) -> None:
+        pass
+
+    def settle(self) -> None:
+        self.settled += 1
+
+    def allocated(self) -> int:
+        return self.inside
+
+    def reset_peak(self) -> None:
+        self.highest = self.inside
+
+    def peak(self) -> int:
+        return self.highest
+
+    def outside(self) -> int:
+        return self.beyond
+
+
+def test_a_device_peak_is_torchs_and_what_grew_beside_it() -> None:
+    device = FakeDevice()
+    device.take(inside=1000)
+
+    def scratch() -> None:
+        device.take(inside=70)
+        device.take(inside=-70)
+
+    assert device_peak(scratch, device, foreign=False) == Peak(70, TORCH)
+    arena = iter([40, 0, 0])
+    assert device_peak(lambda: device.take(beyond=next(arena)), device, foreign=True) == Peak(40, FOREIGN)
+    late = iter([40, 0])
+    assert device_peak(lambda: device.take(beyond=next(late)), device, foreign=False) == Peak(0, TORCH)  # loaded once
+    assert device_peak(lambda: device.take(beyond=40), device, foreign=False) == Peak(40, FOREIGN)
+
+
+def test_what_stays_on_a_device_is_seen_in_either_allocator() -> None:
+    device = FakeDevice()
+    assert device_growth(lambda: None, device, 6) == 0
+    assert device_growth(lambda: device.take(inside=5), device, 6) == 5
+    assert device_growth(lambda: device.take(beyond=2 * MIB), device, 6) == 2 * MIB
+    neighbour = iter([0, 0, 9 * MIB, *[0] * 100])
+    assert device_growth(lambda: device.take(beyond=next(neighbour)), device, 6) == 0  # another process, once
 
 
 @pytest.mark.parametrize(
@@ -131,7 +302,17 @@ def test_without_memray_it_is_not_measured(monkeypatch) -> None:
 def test_known_answers_on_a_gpu(call, mebibytes) -> None:
     call()
     device = torch.device("cuda:0")
-    assert peak_of(call, device) == type(peak_of(call, device))(mebibytes * MIB, TORCH)
+    assert peak_of(call, device) == Peak(mebibytes * MIB, TORCH)
     foreign = peak_of(call, device, foreign=True)
     assert foreign.source == FOREIGN
     assert foreign.bytes == mebibytes * MIB  # torch's own allocations are not counted twice
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_what_stays_on_a_gpu() -> None:
+    kept: list[torch.Tensor] = []
+    device = torch.device("cuda:0")
+    assert growth_of(lambda: kept.append(block(2, "cuda")), device) == 2 * MIB
+    assert growth_of(lambda: block(2, "cuda"), device) == 0
+    assert count(lambda: grown("cuda"), device) == Count(Peak(40 * MIB, TORCH), 0)
