@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd import DeviceType
-from torch.autograd.profiler import profile  # torch.profiler does the same after a second of imports
+from torch.autograd.profiler import profile, record_function  # torch.profiler does the same after a second of imports
 
 from kerneldyno.kernels.registry import Kernel, Problem, Run, Setup, Trace
 
@@ -27,6 +27,8 @@ NOT_SEEN = "not seen: "
 """An identity that begins so tells why nothing could be seen; that is no fault of the kernel."""
 PROFILED_CALLS = 3
 """Calls of the profiled build. A session that ran less often served the build only, and what it ran does not count."""
+MARK = "kerneldyno call"
+"""Stands around the call in what the profiler saw: where it is missing, the profiler saw nothing."""
 COMPILED_REGION = "Torch-Compiled Region"
 COMPILED = (COMPILED_REGION, "CompiledFunction")
 """How the names of events begin that stand for code compiled by torch.compile, forward and backward."""
@@ -55,7 +57,7 @@ def identify(kernel: Kernel, problem: Problem, setup: Setup, run: Run, inputs: A
 def observe(kernel: Kernel, problem: Problem, setup: Setup, run: Run, inputs: Any, *, breaks_before: int = 0) -> Trace:
     """Call `run` once and see what runs; a kernel that needs ONNX Runtime is built once more, with that one's profiler on.
 
-    Raises CannotWatch when torch's profiler does not start, such as inside of another one.
+    Raises CannotWatch when torch's profiler does not start, or sees nothing.
     """
     seen = _watched(run, inputs, setup.device)
     nodes = _profiled_nodes(kernel, problem, setup, inputs) if "onnxruntime" in kernel.requires else ()
@@ -74,7 +76,8 @@ def _watched(run: Run, inputs: Any, device: torch.device) -> Trace:
     try:
         with profile(use_device="cuda" if on_gpu else None, use_kineto=True, record_shapes=True) as watch:
             try:
-                run(inputs)
+                with record_function(MARK):
+                    run(inputs)
                 if on_gpu:
                     torch.cuda.synchronize(device)
             except BaseException as error:  # noqa: BLE001 - of the kernel, not of the profiler: raised again below
@@ -85,13 +88,14 @@ def _watched(run: Run, inputs: Any, device: torch.device) -> Trace:
             raise CannotWatch(f"torch's profiler did not work: {str(error).partition(chr(10))[0]}") from error
     if failure is not None:
         raise failure
-    assert events is not None
-    return _trace(events, on_gpu=on_gpu)
+    if not any(event.name == MARK for event in events or ()):
+        raise CannotWatch("torch's profiler saw nothing")
+    return _trace(events or (), on_gpu=on_gpu)
 
 
 def _trace(events: Iterable[FunctionEvent], *, on_gpu: bool) -> Trace:
-    on_host = [event for event in events if event.device_type == DeviceType.CPU]
-    on_device = [event for event in events if event.device_type == DeviceType.CUDA]
+    on_host = [event for event in events if event.device_type == DeviceType.CPU and event.name != MARK]
+    on_device = [event for event in events if event.device_type == DeviceType.CUDA and event.name != MARK]
     products = [event for event in on_host if is_product(event.name) and not any(is_product(above.name) for above in _ancestors(event))]
     flops = [product_flops(event.name, event.input_shapes) for event in products]
     eager = [not any(above.name.startswith(COMPILED) for above in _ancestors(event)) for event in products]

@@ -41,10 +41,11 @@ def is_product(name: str) -> bool:
 
 def product_flops(name: str, shapes: Sequence[Shape]) -> int:
     """Multiply-adds counted twice of such an operator; 0 where shapes were not recorded. What masks hide counts too."""
+    shapes = [*shapes, (), (), ()]
     if name in ATTENTIONS:
         q, k, v = shapes[:3]
         return 2 * math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1]) if q and k and v else 0
-    left, right = (shapes[place] if place < len(shapes) else () for place in PRODUCTS[name])
+    left, right = (shapes[place] for place in PRODUCTS[name])
     if not left or not right:
         return 0
     left = left if len(left) > 1 else (1, *left)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,6 +77,31 @@ def test_options_keep_it_quiet_beside_torch(arena: bool) -> None:
     assert options.inter_op_num_threads == 1
     assert options.enable_cpu_mem_arena is arena
     assert options.enable_mem_pattern is arena
+
+
+def test_a_profile_is_written_when_the_session_goes(tmp_path: Path) -> None:
+    profiled = Setup(torch.device("cpu"), profile=tmp_path)
+    a, b = torch.randn(3, 4), torch.randn(4, 3)
+    sessions = [session(one_node("MatMul", "float32", [3, 4], [4, 3], [3, 3]), profiled, ["a", "b"], "c") for _ in range(2)]
+    for loaded in sessions:
+        loaded.run({"a": a, "b": b}, torch.empty(3, 3))
+    del loaded
+    sessions.clear()
+    profiles = [json.loads(path.read_text()) for path in tmp_path.rglob("*.json")]
+    assert len(profiles) == 2  # of the same second, in files of their own
+    for events in profiles:
+        nodes = [event["args"] for event in events if event["cat"] == "Node" and "op_name" in event["args"]]
+        assert [(node["op_name"], node["provider"]) for node in nodes] == [("MatMul", "CPUExecutionProvider")]
+        assert sum(event["name"] == "model_run" for event in events) == 1
+
+
+def test_no_profile_is_written_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.chdir(tmp_path)
+    assert _onnxsession._options(onnxruntime, CPU).enable_profiling is False
+    session(one_node("MatMul", "float32", [3, 4], [4, 3], [3, 3]), CPU, ["a", "b"], "c")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_kernel_is_an_error_in_a_sentence(capfd: pytest.CaptureFixture[str]) -> None:
