@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -41,6 +42,14 @@ def tests(session: nox.Session) -> None:
     """Run the test suite: `nox -s tests`, or a part of it: `nox -s tests -- tests/bench -k journal`."""
     install(session, "--editable", ".[run,test]")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def crosscheck(session: nox.Session) -> None:
+    """Do other tools measure the same? `nox -s crosscheck`, on a machine that does nothing else; --help explains it."""
+    extras = "run,crosscheck,crosscheck-gpu" if shutil.which("nvidia-smi") else "run,crosscheck"
+    install(session, "--editable", f".[{extras}]")
+    session.run("python", "-P", "-m", "kerneldyno.bench.crosscheck", *session.posargs)
 
 
 @nox.session

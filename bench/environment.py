@@ -9,6 +9,8 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +125,18 @@ def worker_environment(threads: int, cache_dir: Path) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
+
+
+def restart_as_worker(module: str) -> None:
+    """Start this program over as `python -m module` with the settings that workers have, unless it has them.
+
+    For benchmarks of ours that measure in their own process: allocators and thread pools read these only at the start.
+    """
+    if QUIET.items() <= os.environ.items():
+        return
+    settings = worker_environment(processor.cores(), Path(tempfile.mkdtemp(prefix="kerneldyno-")))
+    words = [sys.executable, "-P", "-m", module, *sys.argv[1:]]
+    os.execve(sys.executable, words, {**os.environ, **settings})  # noqa: S606 - it replaces itself
 
 
 def cxx_compiler() -> str | None:

@@ -7,14 +7,10 @@ in one process, blocks alone and interleaved in turn, so that a machine that dri
 
 from __future__ import annotations
 
-import os
 import statistics
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,8 +22,8 @@ from . import environment, plan
 from .instruments import processor
 
 if TYPE_CHECKING:
-    from .contender import Pool
     from .instruments.clock import Clock
+    from .pool import Pool
 
 LIMIT = 0.03
 BLOCK_S = 0.4
@@ -58,8 +54,7 @@ def main(
     repeats: Annotated[int, typer.Option(help="How often each pair is measured, alone and interleaved in turn.")] = 6,
 ) -> None:
     """Print the influence of every kernel on every other; exit with 5 when one is beyond 3 %."""
-    if not environment.QUIET.items() <= os.environ.items():
-        _again_as_a_worker()
+    environment.restart_as_worker("kerneldyno.bench.neighbours")
     chosen, problem = _contestants(operator, tuple(filter(None, kernels.split(","))), batch, seq_len)
     found = influences(chosen, problem, repeats)
     for one in sorted(found, key=lambda influence: -abs(influence.ratio - 1)):
@@ -74,8 +69,8 @@ def influences(kernels: Sequence[Kernel], problem: Problem, repeats: int) -> lis
     """The influence of each kernel on each other one at one problem, on the CPU with all its cores."""
     import torch
 
-    from .contender import Pool
     from .instruments.clock import CpuClock
+    from .pool import Pool
 
     torch.set_num_threads(processor.cores())
     torch.set_grad_enabled(False)
@@ -119,14 +114,6 @@ def _block(names: Sequence[str], runs: Mapping[str, Run], pool: Pool, clock: Clo
                     samples.append(seconds)
         rounds += 1
     return statistics.median(samples)
-
-
-def _again_as_a_worker() -> None:
-    """Start over with the settings that workers have: allocators read them only at the start."""
-    caches = Path(tempfile.mkdtemp(prefix="kerneldyno-"))
-    settings = environment.worker_environment(processor.cores(), caches)
-    words = [sys.executable, "-P", "-m", "kerneldyno.bench.neighbours", *sys.argv[1:]]
-    os.execve(sys.executable, words, {**os.environ, **settings})  # noqa: S606 - it replaces itself
 
 
 if __name__ == "__main__":
