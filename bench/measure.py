@@ -12,7 +12,7 @@ import torch
 
 from kerneldyno.kernels.registry import Kernel, Setup
 
-from . import check, judge, steps
+from . import check, energy, judge, steps
 from .contender import Contender, Pool
 from .instruments.clock import Clock
 from .instruments.energy import PowerMeter
@@ -86,8 +86,7 @@ class GroupMeasurer:
         self._rounds(contenders)
         after = self.watch.read()
         if self.request.first:
-            energy = self.request.settings.energy
-            self._each(contenders, "energy", lambda contender: steps.count_energy(contender, self.pool, self.clock, self.meter, energy))
+            self._count_energy(contenders)
         self._each(contenders, "recheck", lambda contender: self._conclude(contender, before, after))
 
     def _set_up(self) -> Setup:
@@ -123,8 +122,6 @@ class GroupMeasurer:
         for contender in list(contenders):
             if self.stop() and phase in BEFORE_THE_ROUNDS:
                 raise Interrupted
-            if self.stop() and phase == "energy":
-                return  # what was sampled is still to be checked and said
             self.channel.say(Doing(contender.case.id, phase))
             self._guarded(contender, contenders, phase, step)
 
@@ -195,6 +192,24 @@ class GroupMeasurer:
             contender.broken = sentence(error)
         self.recorder.clear()
         contender.note("timing", time.perf_counter() - started)
+
+    def _count_energy(self, contenders: list[Contender]) -> None:
+        """Power and joules in calls of their own; when it is stopped, what was sampled is still to be checked and said."""
+        for contender in contenders:
+            self.channel.say(Doing(contender.case.id, "energy"))
+        request, read = self.request, (self.pool, self.clock, self.meter, self.watch, self.rng)
+        with self._phase("energy"):
+            broken = energy.measure_group(
+                contenders,
+                *read,
+                choice=request.settings.energy,
+                joules=request.joules,
+                allowance_s=request.joules_allowance_s,
+                stop=self.stop,
+                mark=self.recorder.mark,
+            )
+        for contender, error in broken:
+            self._drop(contender, contenders, "failed", f"energy: {sentence(error)}")
 
     def _conclude(self, contender: Contender, before: Reading, after: Reading) -> None:
         """Check the last timed output, judge the samples, and say the measurement."""

@@ -16,6 +16,9 @@ import msgspec
 from .records import Case, Ceilings, Measurement, Phase, Settings
 
 
+Joules = Literal["none", "finalists", "all"]
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What one worker process is to do."""
 
@@ -35,6 +38,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """False for the further processes of --processes: memory and energy are known already."""
     stop_after_s: float | None = None
     """Time left in the budget."""
+    joules: Joules = "finalists"
+    """Whose joules are measured: of nobody, of the fastest kernels, of all."""
+    joules_allowance_s: float | None = None
+    """Seconds that this may take; None: as many as it needs."""
     ceilings: Ceilings | None = None
 
 

@@ -108,6 +108,10 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
     """Counter updates seen, all windows together."""
     spread: float | None = None
     """Largest window less the smallest, divided by their mean."""
+    edge_error: float | None = None
+    """Largest share of a window's joules per call that its ends leave open: when the counter moved, calls done in part."""
+    readings_ratio: float | None = None
+    """Joules by the integral of power readings, divided by the counter's; None where there are no such readings."""
     idle_w: float | None = None
     """Mean power of the idle device before and after."""
     temperature_low_c: float | None = None

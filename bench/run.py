@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from . import environment, privacy
+from . import environment, finalists, privacy
 from .child import Child, Loss
 from .entries import Attempt, CeilingsFound, GroupDone, Measured, Session, SessionEnd
 from .journal import Journal
@@ -58,6 +58,8 @@ class Runner:
     _out_of_memory: dict[str, int] = field(default_factory=dict)
     """Kernel -> bytes of the smallest problem at which memory ran out."""
     _group_s: list[float] = field(default_factory=list)
+    _energy_s: float = 0.0
+    """Spent on power and joules, of all groups."""
 
     def run(self, started: str) -> Ended:
         """Measure until all is done, the budget is used up, or somebody asks to stop."""
@@ -115,10 +117,13 @@ class Runner:
         """Run one worker process over these cases; return where its time went."""
         by_id = {case.id: case for case in cases}
         spent: dict[str, float] = {}
+        energy_began: float | None = None
         for message in self._hear(self._request("group", cases=cases, first=first)):
             if isinstance(message, Doing):
-                # in the rounds all cases of the group take turns: if the harness dies there, nobody is to blame
-                self.journal.append(Attempt(case="" if message.phase == "timing" else message.case, phase=message.phase))
+                # where all cases of the group take turns nobody is to blame if the harness dies
+                self.journal.append(Attempt(case="" if message.phase in ("timing", "energy") else message.case, phase=message.phase))
+                if message.phase == "energy":
+                    energy_began = energy_began or time.monotonic()
                 self.progress.doing(by_id[message.case], message.phase)
             elif isinstance(message, Done):
                 self._accept(message.measurement)
@@ -126,6 +131,7 @@ class Runner:
                 self._learn(message.ceilings)
             elif isinstance(message, Finished):
                 spent = message.phases_s
+        self._energy_s += spent.get("energy", time.monotonic() - energy_began if energy_began else 0.0)
         if self._loss and not self.stop():
             self._put_down(self._loss, cases)
         return spent
@@ -139,6 +145,8 @@ class Runner:
 
     def _request(self, kind: Literal["group", "ceilings"], *, cases: list[Case] | None = None, first: bool = True) -> Request:
         self._workers += 1
+        group = cases[0].group if cases else ""
+        joules, allowance_s = finalists.asked(self.settings, self.plan.groups, group, self._energy_s)
         return Request(
             kind=kind,
             device=self.plan.cases[0].device,
@@ -151,6 +159,8 @@ class Runner:
             first=first,
             stop_after_s=self._budget_left(),
             ceilings=self._ceilings,
+            joules=joules,
+            joules_allowance_s=allowance_s,
         )
 
     def _measure_ceilings(self) -> None:

@@ -1,4 +1,4 @@
-"""The steps of one contender outside the rounds: build, check, count memory, warm up, count energy."""
+"""The steps of one contender outside the rounds: build, check, count memory, warm up."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from . import check
 from .contender import Contender, Pool
 from .gate import identity
 from .instruments.clock import Clock
-from .instruments.energy import PowerMeter, measure_power
 from .instruments.memory import count
-from .records import Energy, Warn
+from .records import Warn
 
 WARMUP_WINDOW_S = 0.03
-ENERGY_WINDOW_S = {"auto": 1.0, "on": 5.0}
 
 
 def build(contender: Contender, truth: check.Truth, clock: Clock, cache: Literal["cold", "warm"]) -> None:
@@ -82,27 +80,3 @@ def warm_up(contender: Contender, pool: Pool, clock: Clock, stop: Callable[[], b
         contender.warm.add(contender.call_s, contender.call_s * window)
         contender.warmup_calls += window
     contender.calls = clock.calls_for(contender.call_s)
-
-
-def count_energy(contender: Contender, pool: Pool, clock: Clock, meter: PowerMeter, choice: Literal["auto", "off", "on"]) -> None:
-    """Power and energy while it runs back to back, or the reason why there are none."""
-    if choice == "off":
-        contender.measurement.energy = Energy(reason="not measured: --energy off")
-    elif meter.reason:
-        contender.measurement.energy = Energy(reason=meter.reason)
-    else:
-        contender.measurement.energy = measure_power(
-            lambda seconds: _back_to_back(contender, pool, clock, seconds), meter, ENERGY_WINDOW_S[choice]
-        )
-
-
-def _back_to_back(contender: Contender, pool: Pool, clock: Clock, seconds: float) -> tuple[int, float]:
-    """Call without a pause for so many seconds; return the number of calls and the seconds they took."""
-    assert contender.run is not None
-    calls, started = 0, clock.now()
-    while clock.now() - started < seconds:
-        for item in contender.slots(pool, pool.take(contender.calls)):
-            contender.run(item)
-        clock.synchronize()
-        calls += contender.calls
-    return calls, clock.now() - started

@@ -1,39 +1,57 @@
-"""Power and energy while a kernel runs back to back: from NVML on a GPU, from RAPL on a CPU, or the reason why not."""
+"""Meters of power and energy: NVML for a GPU board, RAPL for CPU packages, a made-up one for tests; or the reason why not."""
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
-from itertools import chain, repeat
+from bisect import bisect_right
+from dataclasses import dataclass
+from math import floor
 from pathlib import Path
-from statistics import fmean
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..records import Energy
 from . import nvml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
+    from .clock import FakeClock
     from .nvml import Gpu
 
 POWERCAP = Path("/sys/class/powercap")
 NO_RAPL = "not measured: this machine exposes no energy counter (RAPL)"
-POLL_S = 0.02
-RAMP_S = 0.2
-"""Readings of the first moments still show the idle board."""
-COUNTER_WINDOW_S = 5.0
-"""NVML's energy counter moves about every 100 ms: in a shorter window its ends weigh too much."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a counter wants to be read, in seconds."""
+
+    window_s: float
+    """The shortest window from which joules are taken."""
+    lead_s: float
+    """How long the device is busy before a window begins: until power and clocks have risen."""
+    power_s: float
+    """How long power is read where no window is taken."""
+    idle_s: float
+    """The shortest stretch from which idle power is taken …"""
+    settle_s: float
+    """… after so much rest, in which clocks and voltage fall."""
+    poll_s: float
+    """Between two looks at the counter while the device rests."""
+
+
+NVML_PACE = Pace(window_s=5.0, lead_s=1.0, power_s=1.0, idle_s=2.5, settle_s=2.0, poll_s=0.005)
+"""Its counter moves about every 100 ms: 50 times in a window."""
+RAPL_PACE = Pace(window_s=0.5, lead_s=0.1, power_s=0.3, idle_s=0.5, settle_s=0.2, poll_s=0.001)
+"""Its counter moves about every millisecond."""
 
 
 class PowerMeter(Protocol):
     """One device's power; a reading that does not exist is None, never 0."""
 
-    source: str
-    """Which counter, as it is recorded beside the numbers."""
-    counter_window_s: float
-    """The shortest window over which `energy_j` may be trusted."""
+    energy_source: str
+    """Which counter `energy_j` reads, as it is recorded beside the numbers."""
+    power_source: str
+    """The same for `power_w`."""
+    pace: Pace
 
     @property
     def reason(self) -> str | None:
@@ -43,14 +61,15 @@ class PowerMeter(Protocol):
         """Watts now."""
 
     def energy_j(self) -> float | None:
-        """Joules since some moment; never decreases."""
+        """Joules since some moment, as of the counter's last update. A number below the one before means that it was reset."""
 
 
 class NvmlMeter:
     """A GPU board."""
 
-    source = "nvml"
-    counter_window_s = COUNTER_WINDOW_S
+    energy_source = "nvml total energy"
+    power_source = "nvml power_instant"
+    pace = NVML_PACE
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
@@ -59,7 +78,7 @@ class NvmlMeter:
     def reason(self) -> str | None:
         if self._gpu.slice is not None:
             return "not measured: the device is a MIG instance, and power is known of the whole board only"
-        if self.power_w() is None and not self.energy_j():
+        if self.power_w() is None and self.energy_j() is None:
             return "not measured: this GPU's driver reports neither power nor energy (NVML)"
         return None
 
@@ -73,8 +92,8 @@ class NvmlMeter:
 class RaplMeter:
     """The CPU packages of a Linux machine: /sys/class/powercap/intel-rapl:N, which AMD's processors use as well."""
 
-    source = "rapl package"
-    counter_window_s = 0.5
+    energy_source = power_source = "rapl package"
+    pace = RAPL_PACE
 
     def __init__(self, root: Path = POWERCAP) -> None:
         self._domains = [_Domain(folder) for folder in sorted(root.glob("intel-rapl:*")) if _is_package(folder)]
@@ -92,7 +111,7 @@ class RaplMeter:
         return None
 
     def energy_j(self) -> float | None:
-        """Joules of all packages since this meter was made; read at least once per turn of the counter (minutes)."""
+        """Joules of all packages since this meter was made; read at least once per half turn of the counter (minutes)."""
         found = [domain.energy_j() for domain in self._domains]
         return sum(value for value in found if value is not None) if found and None not in found else None
 
@@ -112,7 +131,7 @@ class _Domain:
         except (OSError, ValueError):
             return None
         if self._last is not None:
-            self._total_uj += now - self._last if now >= self._last else now - self._last + turn
+            self._total_uj += _moved(self._last, now, turn)
         self._last = now
         return self._total_uj * 1e-6
 
@@ -120,8 +139,8 @@ class _Domain:
 class NoMeter:
     """A device whose power nobody knows."""
 
-    source = "none"
-    counter_window_s = 0.0
+    energy_source = power_source = "none"
+    pace = RAPL_PACE
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
@@ -138,19 +157,59 @@ class NoMeter:
 
 
 class FakeMeter:
-    """Replays readings; the last one stays."""
+    """A made-up device and its counter, replayed against a clock.
 
-    def __init__(self, power: Iterable[float | None] = (None,), energy: Iterable[float | None] = (None,), *, window_s: float = 0.0) -> None:
-        self.source = "fake"
-        self.counter_window_s = window_s
-        self.reason: str | None = None
-        self._power, self._energy = _staying(power), _staying(energy)
+    The device draws `idle_w` except while it is at `work`, which lets time pass. The counter shows what was drawn until
+    its last update, every `period_s` from `phase_s` on, rounded down to `step_j`. `shown(now_s, joules)` may falsify what
+    it shows (None: not readable), `instant` scales the power readings (None: there are none).
+    """
 
-    def power_w(self) -> float | None:
-        return next(self._power)
+    energy_source, power_source = "fake total energy", "fake power_instant"
+    reason: str | None = None
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        *,
+        idle_w: float = 50.0,
+        period_s: float = 0.1,
+        phase_s: float = 0.0,
+        step_j: float = 1e-3,
+        shown: Callable[[float, float], float | None] = lambda _, joules: joules,
+        instant: float | None = 1.0,
+        pace: Pace = NVML_PACE,
+    ) -> None:
+        self._clock, self._idle_w, self._shown, self._instant = clock, idle_w, shown, instant
+        self._period_s, self._phase_s, self._step_j = period_s, phase_s, step_j
+        self.pace = pace
+        self._starts, self._spans = [0.0], [(0.0, 0.0, 0.0)]
+
+    def work(self, seconds: float, watts: float) -> None:
+        """Let time pass with the device drawing so much."""
+        start = self._clock.now()
+        self._spans.append((self._extra_j(start), start + seconds, watts - self._idle_w))
+        self._starts.append(start)
+        self._clock.advance(seconds)
+
+    def drawn_j(self, until_s: float) -> float:
+        """What the device really drew until then."""
+        return 1000.0 + self._idle_w * until_s + self._extra_j(until_s)
 
     def energy_j(self) -> float | None:
-        return next(self._energy)
+        now = self._clock.now()
+        updated = floor((now - self._phase_s) / self._period_s + 1e-9) * self._period_s + self._phase_s
+        return self._shown(now, floor(self.drawn_j(updated) / self._step_j + 1e-9) * self._step_j)
+
+    def power_w(self) -> float | None:
+        busy = self._clock.now() <= self._spans[-1][1]
+        watts = self._idle_w + (self._spans[-1][2] if busy else 0.0)
+        return None if self._instant is None else self._instant * watts
+
+    def _extra_j(self, until_s: float) -> float:
+        """Drawn above idle."""
+        place = max(bisect_right(self._starts, until_s) - 1, 0)
+        before, end, watts = self._spans[place]
+        return before + watts * max(min(until_s, end) - self._starts[place], 0.0)
 
 
 def find_meter(device: Any) -> PowerMeter:
@@ -166,65 +225,14 @@ def find_meter(device: Any) -> PowerMeter:
     return NoMeter(meter.reason) if meter.reason else meter
 
 
-def measure_power(call_many: Callable[[float], tuple[int, float]], meter: PowerMeter, seconds: float) -> Energy:
-    """Power and gross energy per call of what `call_many(seconds)` runs back to back.
+def _moved(last: int, now: int, turn: int) -> int:
+    """How far a counter went that turns over at `turn`.
 
-    `call_many` returns (calls made, seconds they took). Where the meter has a counter and the window is long enough for
-    it, both numbers come from the counter; otherwise from the mean of power readings, which is an indication only.
+    More than half a turn ahead would be minutes at full power, and looks are closer than that: a number that falls so
+    far back was reset, which is a step backwards.
     """
-    if meter.reason:
-        return Energy(reason=meter.reason)
-    with _sampling(meter) as readings:
-        before = meter.energy_j()
-        calls, elapsed = call_many(seconds)
-        after = meter.energy_j()
-    if calls < 1 or elapsed <= 0:
-        return Energy(reason="not measured: no call was made in the time given")
-    if before is not None and after is not None and after > before and elapsed >= meter.counter_window_s:
-        joules = after - before
-        return Energy(power_w=joules / elapsed, energy_j=joules / calls, source=_named(meter, "total energy"))
-    watts = [value for when, value in readings if when >= min(RAMP_S, elapsed / 4)]
-    if watts and fmean(watts) > 0:
-        mean = fmean(watts)
-        return Energy(power_w=mean, energy_j=mean * elapsed / calls, source=_named(meter, "power_instant (indicative)"))
-    return Energy(reason=_why_nothing(meter, before, after, elapsed))
-
-
-@contextmanager
-def _sampling(meter: PowerMeter) -> Iterator[list[tuple[float, float]]]:
-    """Read the power in a thread, as (seconds since the start, watts); no thread where the meter has only a counter."""
-    readings: list[tuple[float, float]] = []
-    if meter.power_w() is None:
-        yield readings
-        return
-    stop, started = threading.Event(), monotonic()
-
-    def poll() -> None:
-        while not stop.wait(POLL_S):
-            value = meter.power_w()
-            if value is not None:
-                readings.append((monotonic() - started, value))
-
-    thread = threading.Thread(target=poll, name="power meter", daemon=True)
-    thread.start()
-    try:
-        yield readings
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _named(meter: PowerMeter, counter: str) -> str:
-    """The source as recorded: NVML has two counters, the others one."""
-    return f"{meter.source} {counter}" if isinstance(meter, NvmlMeter | FakeMeter) else meter.source
-
-
-def _why_nothing(meter: PowerMeter, before: float | None, after: float | None, elapsed: float) -> str:
-    if before is None or after is None:
-        return f"not measured: the energy counter ({meter.source}) could not be read and there was no power reading"
-    if after <= before:
-        return f"not measured: the energy counter ({meter.source}) did not move in {elapsed:.2f} s"
-    return f"not measured: {elapsed:.2f} s are too short for the energy counter ({meter.source}), which needs {meter.counter_window_s:g} s"
+    ahead = now - last if now >= last else now - last + turn
+    return now - last if now < last and ahead > turn // 2 else ahead
 
 
 def _is_package(folder: Path) -> bool:
@@ -233,8 +241,3 @@ def _is_package(folder: Path) -> bool:
         return (folder / "name").read_text().startswith("package")
     except OSError:
         return False
-
-
-def _staying(values: Iterable[float | None]) -> Iterator[float | None]:
-    given = list(values)
-    return chain(given, repeat(given[-1]))

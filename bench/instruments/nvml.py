@@ -99,18 +99,18 @@ class Gpu:
         return self._events(SLOWDOWNS)
 
     def power_w(self) -> float | None:
-        """Watts drawn by the board now."""
+        """Watts drawn by the board now; a board draws some, so 0 is no reading."""
         values = self.read("nvmlDeviceGetFieldValues", [POWER_INSTANT])
         if values and values[0].nvmlReturn == 0 and values[0].value.uiVal:
             return float(values[0].value.uiVal) * 1e-3
         capability = self.capability
         if capability and capability < (8, 0):  # before Ampere the plain reading is not averaged
-            return _scaled(self.read("nvmlDeviceGetPowerUsage"), 1e-3)
+            return _scaled(self.read("nvmlDeviceGetPowerUsage") or None, 1e-3)
         return None
 
     def energy_j(self) -> float | None:
-        """Joules drawn by the board since the driver was loaded; updated about every 100 ms."""
-        return _scaled(self.read("nvmlDeviceGetTotalEnergyConsumption"), 1e-3)
+        """Joules drawn by the board since the driver was loaded; updated about every 100 ms. 0 is how some drivers say no."""
+        return _scaled(self.read("nvmlDeviceGetTotalEnergyConsumption") or None, 1e-3)
 
     def _events(self, chosen: frozenset[int]) -> tuple[str, ...]:
         bits = self.read("nvmlDeviceGetCurrentClocksEventReasons") or 0

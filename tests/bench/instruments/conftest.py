@@ -6,11 +6,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import pynvml
 import pytest
-
-
-class DriverError(Exception):
-    """As pynvml.NVMLError."""
 
 
 @dataclass
@@ -30,9 +27,9 @@ class Board:
 
 
 class FakeDriver:
-    """Looks like the module pynvml, as far as `nvml` uses it."""
+    """Looks like the module pynvml, as far as `nvml` uses it: a test holds that it has these functions with these arguments."""
 
-    NVMLError = DriverError
+    NVMLError = pynvml.NVMLError
 
     def __init__(self, *boards: Board) -> None:
         self.boards = boards
@@ -77,10 +74,14 @@ class FakeDriver:
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: Board) -> int:
         return handle.events
 
-    def nvmlDeviceGetFieldValues(self, handle: Board, ids: list[int]) -> list[Any]:
-        assert ids == [186]
-        supported = handle.instant_mw is not None
-        return [SimpleNamespace(nvmlReturn=0 if supported else 3, value=SimpleNamespace(uiVal=handle.instant_mw or 0))]
+    def nvmlDeviceGetFieldValues(self, handle: Board, ids: list[int]) -> Any:
+        values = (pynvml.c_nvmlFieldValue_t * len(ids))()
+        for value, number in zip(values, ids, strict=True):
+            supported = number == pynvml.NVML_FI_DEV_POWER_INSTANT and handle.instant_mw is not None
+            value.fieldId, value.valueType = number, pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
+            value.nvmlReturn = pynvml.NVML_SUCCESS if supported else pynvml.NVML_ERROR_NOT_SUPPORTED
+            value.value.uiVal = handle.instant_mw or 0
+        return values
 
     def nvmlDeviceGetPowerUsage(self, handle: Board) -> int:
         return self._supported(handle.average_mw)
@@ -96,12 +97,12 @@ class FakeDriver:
 
     def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Board, index: int) -> str:
         if index >= len(handle.instances):
-            raise DriverError("not found")
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
         return handle.instances[index]
 
     def _supported(self, value: int | None) -> int:
         if value is None:
-            raise DriverError("not supported")
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
         return value
 
 

@@ -1,13 +1,16 @@
-"""Meters with known readings: counters that turn over, stand still, are missing, or may not be read."""
+"""Meters with known readings: counters that turn over, are reset, are missing, or may not be read; and the made-up one."""
 
 from __future__ import annotations
 
-import time
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kerneldyno.bench.instruments import energy, nvml
-from kerneldyno.bench.instruments.energy import FakeMeter, NoMeter, NvmlMeter, RaplMeter, find_meter, measure_power
+from kerneldyno.bench.instruments.clock import FakeClock
+from kerneldyno.bench.instruments.energy import FakeMeter, NoMeter, NvmlMeter, RaplMeter, find_meter
 
 UUID = "GPU-aaaa1111-0000-0000-0000-000000000000"
 
@@ -61,8 +64,7 @@ def test_the_meter_of_a_machine_without_counters_says_so(monkeypatch, tmp_path) 
     monkeypatch.setattr(energy.RaplMeter.__init__, "__defaults__", (tmp_path,))
     meter = find_meter("cpu")
     assert isinstance(meter, NoMeter)
-    measured = measure_power(lambda _: pytest.fail("nothing is run for nothing"), meter, 1.0)
-    assert (measured.power_w, measured.energy_j, measured.reason) == (None, None, energy.NO_RAPL)
+    assert (meter.power_w(), meter.energy_j(), meter.reason) == (None, None, energy.NO_RAPL)
 
 
 def test_the_meter_of_a_machine_with_counters(monkeypatch, tmp_path) -> None:
@@ -90,48 +92,65 @@ def test_nvml_without_counters_and_slices_are_reasons(driver, board) -> None:
     assert "MIG" in NvmlMeter(part).reason
 
 
-def test_a_counter_gives_joules_per_call_and_watts() -> None:
-    meter = FakeMeter(energy=[100.0, 160.0])
-    measured = measure_power(lambda seconds: (30, seconds), meter, 2.0)
-    assert (measured.power_w, measured.energy_j) == (30.0, 2.0)
-    assert measured.source == "fake total energy"
-    assert measured.reason is None
+def test_a_board_that_counts_0_does_not_count(driver, board) -> None:
+    (gpu,) = nvml.devices(driver(board(UUID, energy_mj=0)), {})
+    meter = NvmlMeter(gpu)
+    assert (meter.energy_j(), meter.power_w(), meter.reason) == (None, 300.0, None)
 
 
-def test_a_short_window_falls_back_on_power_readings_without_the_ramp() -> None:
-    # the first readings show the idle board: what was asked before the window, then 40 W until the ramp is over
-    meter = FakeMeter(power=[40.0, 40.0, 40.0, 200.0], energy=[0.0, 1.0], window_s=5.0)
-
-    def call_many(seconds: float) -> tuple[int, float]:
-        time.sleep(seconds)
-        return 50, seconds
-
-    measured = measure_power(call_many, meter, 0.4)
-    assert measured.power_w == pytest.approx(200.0)
-    assert measured.energy_j == pytest.approx(200.0 * 0.4 / 50)
-    assert measured.source == "fake power_instant (indicative)"
+@given(start=st.integers(0, 999), steps=st.lists(st.integers(0, 499), max_size=30))
+def test_what_a_counter_that_turns_over_has_counted_is_the_sum_of_its_steps(start: int, steps: list[int]) -> None:
+    shown, total = start, 0
+    for step in steps:
+        before, shown = shown, (shown + step) % 1000
+        moved = energy._moved(before, shown, turn=1000)
+        assert moved == step
+        total += moved
+    assert total == sum(steps)
 
 
-@pytest.mark.parametrize(
-    ("meter", "calls", "reason"),
-    [
-        (FakeMeter(energy=[5.0, 5.0]), 10, "did not move"),
-        (FakeMeter(energy=[0.0, 0.0]), 10, "did not move"),
-        (FakeMeter(energy=[5.0, None]), 10, "could not be read"),
-        (FakeMeter(energy=[5.0, 6.0], window_s=5.0), 10, "too short"),
-        (FakeMeter(energy=[5.0, 6.0]), 0, "no call was made"),
-        (FakeMeter(power=[0.0], energy=[0.0]), 10, "did not move"),
-    ],
+@given(last=st.integers(1, 999), now=st.integers(0, 998))
+def test_a_counter_that_falls_back_far_was_reset(last: int, now: int) -> None:
+    moved = energy._moved(last, now, turn=1000)
+    if now >= last or now - last + 1000 <= 500:
+        assert moved >= 0
+    else:
+        assert moved == now - last < 0
+
+
+def test_a_reset_of_rapl_is_a_step_backwards_and_no_turn(tmp_path) -> None:
+    folder = domain(tmp_path, "intel-rapl:0", "package-0", 400_000)
+    meter = RaplMeter(tmp_path)
+    start = meter.energy_j()
+    (folder / "energy_uj").write_text("12")
+    assert meter.energy_j() < start
+
+
+def test_the_made_up_counter_shows_its_last_update_rounded_down() -> None:
+    clock = FakeClock()
+    meter = FakeMeter(clock, idle_w=10.0, period_s=1.0, phase_s=0.25, step_j=0.5)
+    clock.advance(1.0)
+    meter.work(1.0, 110.0)
+    assert meter.drawn_j(2.0) == pytest.approx(1000 + 10 + 110)
+    assert meter.energy_j() == pytest.approx(1000 + 10 * 1.25 + 100 * 0.25)  # as of 1.25 s
+    assert meter.power_w() == 110.0
+    clock.advance(0.3)
+    assert meter.energy_j() == pytest.approx(1000 + 22.5 + 100)  # as of 2.25 s
+    assert meter.power_w() == 10.0
+
+
+@given(
+    spans=st.lists(st.tuples(st.floats(0, 2), st.floats(0, 2), st.floats(0, 500)), max_size=8),
+    asked=st.lists(st.floats(0, 1), min_size=2, max_size=5),
 )
-def test_what_was_not_measured_is_a_reason_and_never_zero(meter, calls, reason) -> None:
-    measured = measure_power(lambda seconds: (calls, seconds), meter, 0.1)
-    assert (measured.power_w, measured.energy_j) == (None, None)
-    assert reason in measured.reason
-
-
-def test_the_sampling_thread_ends_when_the_call_raises() -> None:
-    import threading
-
-    with pytest.raises(RuntimeError, match="on purpose"):
-        measure_power(lambda _: (_ for _ in ()).throw(RuntimeError("on purpose")), FakeMeter(power=[1.0]), 0.1)
-    assert "power meter" not in {thread.name for thread in threading.enumerate()}
+def test_the_made_up_device_draws_what_its_work_and_its_rest_come_to(spans, asked) -> None:
+    clock = FakeClock()
+    meter = FakeMeter(clock, idle_w=20.0)
+    expected = 1000.0
+    for rest, seconds, watts in spans:
+        clock.advance(rest)
+        meter.work(seconds, watts)
+        expected += rest * 20.0 + seconds * watts
+    assert meter.drawn_j(clock.now()) == pytest.approx(expected)
+    drawn = [meter.drawn_j(share * clock.now()) for share in sorted(asked)]
+    assert all(later >= earlier - 1e-9 for earlier, later in pairwise(drawn))

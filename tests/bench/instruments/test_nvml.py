@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
+import pynvml
 import pytest
 
 from kerneldyno.bench.instruments import nvml
@@ -67,6 +69,34 @@ def test_the_averaged_power_reading_is_used_only_where_it_is_not_averaged(driver
     assert volta.power_w() == 250.0
 
 
+def test_a_reading_of_0_is_none(driver, board) -> None:
+    (mute,) = nvml.devices(driver(board(A, instant_mw=0, energy_mj=0)), {})
+    assert (mute.power_w(), mute.energy_j()) == (None, None)
+    (volta,) = nvml.devices(driver(board(A, instant_mw=None, average_mw=0, capability=(7, 0))), {})
+    assert volta.power_w() is None
+
+
+def test_the_driver_of_these_tests_looks_like_the_module(driver) -> None:
+    """Also guards the names and numbers that are asked of the real one, since whatever is not there reads as None."""
+    asked = {name: function for name, function in vars(driver).items() if name.startswith("nvml")}
+    assert {"nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetFieldValues"} <= asked.keys()
+    for name, function in asked.items():
+        wanted = [p for p in inspect.signature(getattr(pynvml, name)).parameters.values() if p.default is p.empty]
+        assert len(inspect.signature(function).parameters) - 1 == len(wanted), name
+    assert nvml.POWER_INSTANT == pynvml.NVML_FI_DEV_POWER_INSTANT
+    assert nvml.SM_CLOCK == pynvml.NVML_CLOCK_SM
+    assert nvml.CORE_TEMPERATURE == pynvml.NVML_TEMPERATURE_GPU
+    source = inspect.getsource(nvml)
+    assert {name for name in dir(pynvml) if f'"{name}"' in source and name.startswith("nvml")} == asked.keys()
+
+
+def test_the_reasons_for_a_slow_clock_are_the_drivers(driver) -> None:
+    bits = {value for name, value in vars(pynvml).items() if name.startswith(("nvmlClocksEventReason", "nvmlClocksThrottleReason"))}
+    assert set(nvml.CLOCK_EVENTS) <= bits
+    assert pynvml.nvmlClocksThrottleReasonHwSlowdown in nvml.SLOWDOWNS
+    assert pynvml.nvmlClocksEventReasonSwPowerCap not in nvml.SLOWDOWNS
+
+
 def test_torch_is_matched_by_uuid_then_by_address_then_by_number(three) -> None:
     assert nvml.find(0, uuid=B.removeprefix("GPU-"), api=three).uuid == B
     assert nvml.find(0, pci_bus_id="0000:af:00.0", api=three).uuid == C
@@ -87,7 +117,7 @@ def test_a_function_that_the_driver_lacks_is_not_measured(driver, board) -> None
         nvmlDeviceGetClockInfo = None
 
         def nvmlDeviceGetTemperature(self, handle, sensor):
-            raise self.NVMLError("not supported")
+            raise self.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
     (gpu,) = nvml.devices(Old(board(A, energy_mj=None)), {})
     assert (gpu.sm_mhz(), gpu.temperature_c(), gpu.energy_j()) == (None, None, None)
