@@ -61,7 +61,8 @@ def trace(
                 made += 1
         del held
         with memray.FileReader(path) as reader:
-            return list(replay(reader.get_allocation_records()))
+            traced = list(replay(reader.get_allocation_records()))
+    return traced
 
 
 def _mark() -> None:

@@ -24,7 +24,7 @@ FOREIGN = "torch CUDA allocator + growth of device memory in use (not in it: wha
 CALLS = 7
 """So many calls are traced where they are quick: the first settles what is kept of the last one, the others must leave nothing."""
 FEWEST_CALLS = 3
-BUDGET_S = 0.1
+BUDGET_S = 0.05
 WINDOWS = 3
 CALLS_PER_WINDOW = 6
 """When something stayed, it is looked at again: a leak grows in every one of these windows, a cache that fills does not."""

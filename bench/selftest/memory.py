@@ -52,7 +52,7 @@ def findings(short: bool) -> Iterator[Found]:
 
 def known_on(device: torch.device) -> Iterator[Known]:
     """What can be planted on a device."""
-    everywhere = chain(allocating.in_torch(), allocating.in_onnxruntime())
+    everywhere = chain(allocating.in_torch(), allocating.in_onnxruntime(device))
     only = allocating.outside_torch() if device.type == "cuda" else chain(allocating.in_numpy(), allocating.in_a_library())
     return chain(everywhere, only)
 

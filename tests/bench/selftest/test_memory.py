@@ -27,6 +27,7 @@ SMALL = {
     "layer": [Layer(batch=2, seq_len=24, dim=64, heads=2, hidden_dim=128)],
 }
 COMPILES = {"compiled", "flex"}
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # raised by inductor's own imports
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def compiler():
 
 def test_the_planted_kernels_compute_attention():
     inputs = PROBLEM.inputs(0)
-    for known in (*memory.known_on(CPU), *(known for known in allocating.outside_torch() if "cpu" in known.kernel.devices)):
+    for known in memory.known_on(CPU):
         out = known.kernel.build(PROBLEM, Setup(CPU, None, PROBLEM.inputs(1)))(inputs)
         torch.testing.assert_close(out.double(), PROBLEM.reference(inputs), rtol=1e-5, atol=1e-5)
 
@@ -60,7 +61,7 @@ def test_in_short_everything_that_must_be_found_is_found_and_nothing_else():
     for kind in (
         "torch: 512 MiB",
         "numpy: 16 MiB",
-        "ONNX Runtime:",
+        "ONNX Runtime: 16 MiB",
         "library: 16 MiB, mmap",
         "leak: torch",
         "leak: numpy",
