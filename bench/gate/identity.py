@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined] # it is re-exported without saying so
 from torch.autograd.profiler import profile, record_function  # torch.profiler does the same after a second of imports
 
 from kerneldyno.kernels.registry import Kernel, Problem, Run, Setup, Trace
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NOT_SEEN = "not seen: "
 """An identity that begins so tells why nothing could be seen; that is no fault of the kernel."""
-PROFILED_CALLS = 3
+PROFILED_CALLS = 2
 """Calls of the profiled build. A session that ran less often served the build only, and what it ran does not count."""
 MARK = "kerneldyno call"
 """Stands around the call in what the profiler saw: where it is missing, the profiler saw nothing."""
@@ -132,7 +132,9 @@ def nodes_of(path: Path) -> list[tuple[str, str]]:
     """
     try:
         events = json.loads(path.read_bytes())
-        runs, last, current = 0, [], []
+        runs = 0
+        last: list[tuple[str, str]] = []
+        current: list[tuple[str, str]] = []
         for event in events:
             if event["name"] == "model_run":
                 runs, last, current = runs + 1, current, []

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-import torch
-
-Shape = Sequence[int]
+import numpy as np
 
 PRODUCTS = {
     "aten::linear": (0, 1),
@@ -39,17 +38,20 @@ def is_product(name: str) -> bool:
     return name in PRODUCTS or name in ATTENTIONS
 
 
-def product_flops(name: str, shapes: Sequence[Shape]) -> int:
-    """Multiply-adds counted twice of such an operator; 0 where shapes were not recorded. What masks hide counts too."""
+def product_flops(name: str, shapes: Sequence[Any]) -> int:
+    """Multiply-adds counted twice of such an operator; 0 where shapes were not recorded. What masks hide counts too.
+
+    `shapes` are those of all its arguments in order, as the profiler gives them: empty for what is no tensor.
+    """
     shapes = [*shapes, (), (), ()]
     if name in ATTENTIONS:
         q, k, v = shapes[:3]
-        return 2 * math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1]) if q and k and v else 0
+        return 2 * int(math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])) if q and k and v else 0
     left, right = (shapes[place] for place in PRODUCTS[name])
     if not left or not right:
         return 0
     left = left if len(left) > 1 else (1, *left)
     right = right if len(right) > 1 else (*right, 1)
     columns = right[-2] if name == "aten::linear" else right[-1]
-    batch = torch.broadcast_shapes(tuple(left[:-2]), tuple(right[:-2]))
-    return 2 * math.prod(batch) * left[-2] * left[-1] * columns
+    batch = np.broadcast_shapes(tuple(left[:-2]), tuple(right[:-2]))
+    return 2 * int(math.prod(batch) * left[-2] * left[-1] * columns)

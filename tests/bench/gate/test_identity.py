@@ -30,7 +30,8 @@ from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Device, Kernel, NotAsNamed, Problem, Setup, kernel, load
 
 KERNELS = load()
-COMPILED = ("attention/compiled", "attention/flex", "feedforward/compiled", "layer/compiled")
+SLOW_TO_BUILD = ("compiled", "flex")
+ON_CPU = [name for name, kernel in KERNELS.items() if "cpu" in kernel.devices and kernel.family not in SLOW_TO_BUILD]
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 quiet_inductor = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # raised by inductor's own imports
 
@@ -141,18 +142,15 @@ def test_what_a_shipped_kernel_is_seen_to_run(name: str) -> None:
     assert identified(kernel, kernel.problem(**SIZES[kernel.operator])) == SEEN[name]
 
 
-def test_every_kernel_of_this_machine_is_tried_here() -> None:
-    on_cpu = {name for name, kernel in KERNELS.items() if "cpu" in kernel.devices}
-    assert on_cpu == SEEN.keys() | set(COMPILED)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SEEN)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_no_shipped_kernel_is_rejected_in_any_form(name: str) -> None:
     problems = forms(KERNELS[name])
-    assert len(problems) >= 10
+    assert problems
     for problem in problems:
-        assert identified(KERNELS[name], problem)
+        found = identified(KERNELS[name], problem)
+        assert (found is None) == (KERNELS[name].identified is None)
+        assert not (found or "").startswith(identity.NOT_SEEN)
 
 
 @needs_compiler
@@ -336,12 +334,12 @@ def profile_of(runs: list[list[str]]) -> list[dict[str, Any]]:
 
 
 def test_the_last_run_of_a_profile_counts(tmp_path) -> None:
-    (path := tmp_path / "p.json").write_text(json.dumps(profile_of([["Gemm"], ["Gemm"], ["Gemm", "Relu"]])))
+    (path := tmp_path / "p.json").write_text(json.dumps(profile_of([["Gemm"], ["Gemm", "Relu"]])))
     assert identity.nodes_of(path) == [("Gemm", "P"), ("Relu", "P")]
 
 
 def test_a_session_that_served_the_build_only_does_not_count(tmp_path) -> None:
-    (path := tmp_path / "p.json").write_text(json.dumps(profile_of([["MatMulInteger"], ["MatMulInteger"]])))
+    (path := tmp_path / "p.json").write_text(json.dumps(profile_of([["MatMulInteger"]])))
     assert identity.nodes_of(path) == []
 
 
