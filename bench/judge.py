@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from .contender import Contender
-from .instruments.watch import Reading, stolen_share
+from .instruments.watch import Reading, others_share, stolen_share
 from .records import Case, Ceilings, Protocol, Warn
 
 PLAUSIBLE = 1.15
@@ -16,7 +16,9 @@ MOST_DROPPED = 0.2
 """With a larger share of throttled rounds a measurement is invalid."""
 
 MOST_STOLEN = 0.02
-"""With a larger share of the processors' time given to other virtual machines, the samples are called disturbed."""
+"""With a larger share of the processors' time given to other virtual machines, or …"""
+MOST_OTHERS = 0.05
+"""… taken by other processes, the samples are called disturbed."""
 
 
 def warnings(contender: Contender, protocol: Protocol, *, stopped: bool) -> list[Warn]:
@@ -39,11 +41,14 @@ def warnings(contender: Contender, protocol: Protocol, *, stopped: bool) -> list
 
 def disturbances(before: Reading, after: Reading) -> list[Warn]:
     """What came from outside between the first round and the last, for all kernels of the group alike."""
-    stolen = stolen_share(before, after)
-    if stolen is None or stolen <= MOST_STOLEN:
-        return []
-    text = f"{stolen:.1%} of the processors' time went to other virtual machines during the rounds: measure on a quieter machine"
-    return [Warn("disturbed", text)]
+    causes = []
+    if (stolen := stolen_share(before, after)) is not None and stolen > MOST_STOLEN:
+        causes.append(f"{stolen:.1%} of the processors' time went to other virtual machines")
+    if (others := others_share(before, after)) is not None and others > MOST_OTHERS:
+        causes.append(
+            f"{others:.0%} of it went to other processes" if causes else f"{others:.0%} of the processors' time went to other processes"
+        )
+    return [Warn("disturbed", f"{' and '.join(causes)} during the rounds: measure on a quieter machine")] if causes else []
 
 
 def throttled(contender: Contender, dropped_rounds: int) -> str | None:

@@ -43,8 +43,10 @@ def main(
     environment.restart_as_worker("kerneldyno.bench.crosscheck")
     import torch
 
+    from .. import judge
     from ..instruments.clock import CpuClock
     from ..instruments.cudaclock import CudaClock
+    from ..instruments.watch import find_watch
     from . import subjects, summary
     from .race import Race
 
@@ -55,16 +57,26 @@ def main(
     built[0] = subjects.with_busy_wait(built[0])
     clock = CpuClock() if chosen.kind == "cpu" else CudaClock(str(chosen))
     race = Race(chosen, size.value, built, clock, seconds=seconds, seed=seed)
+    watch = find_watch(torch.device("cpu"))
+    before = watch.read()
     for repetition in range(repeats):
         race.repeat(repetition)
         print(f"repetition {repetition + 1} of {repeats} done", flush=True)
     found = summary.summarize(race.figures, {case.case: case.true_s for case in race.cases if case.true_s})
-    print("\n".join(["", *summary.lines(found, race.absent)]))
+    disturbed = [f"disturbed: {warning.text}" for warning in judge.disturbances(before, watch.read())]
+    print("\n".join(["", *summary.lines(found, race.absent), *disturbed]))
     if out is not None:
         described = environment.describe(chosen, processor.cores())
         versions = environment.versions(("torch", "pyperf", "triton", "cuda-bench"))
         settings = {"repeats": repeats, "seconds": seconds, "size": size.value, "seed": seed}
-        told = {"settings": settings, "environment": described, "versions": versions, "absent": race.absent, "summary": found}
+        told = {
+            "settings": settings,
+            "environment": described,
+            "versions": versions,
+            "absent": race.absent,
+            "summary": found,
+            "disturbed": disturbed,
+        }
         out.write_bytes(msgspec.json.format(msgspec.json.encode({**told, "figures": race.figures}), indent=1))
     raise typer.Exit(5 if found.missed else 0)
 

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 
 PROC_STAT = Path("/proc/stat")
+BUSY_FIELDS = (1, 2, 3, 6, 7)
+"""Where a processor's line in /proc/stat holds the time that it worked, its name counted as 0: user, nice, system, interrupts …"""
 STEAL_FIELD = 8
-"""Where a processor's line in /proc/stat holds the time that the hypervisor gave to others, its name counted as 0."""
+"""… and the time that the hypervisor gave to other virtual machines."""
+LEAST_SPAN_S = 1.0
+"""These counters advance in hundredths of a second: over less than this they say nothing about shares."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Reading:
     """Scheduling periods in which this container had used up its quota of processor time, and was made to wait."""
     stolen_s: float | None = None
     """Seconds that a virtual machine's processors were given to others although they had work; mean of those of this process."""
+    others_s: float | None = None
+    """Seconds that they worked for other processes; mean of those of this process."""
 
 
 def slowdowns(before: Reading, after: Reading) -> tuple[str, ...]:
@@ -47,10 +53,19 @@ def slowdowns(before: Reading, after: Reading) -> tuple[str, ...]:
 
 
 def stolen_share(before: Reading, after: Reading) -> float | None:
-    """The share of the processors' time that was given to other virtual machines; None where that is not counted."""
-    if before.stolen_s is None or after.stolen_s is None or after.at_s <= before.at_s:
+    """The share of the processors' time that was given to other virtual machines; None where that is not known."""
+    return _share(before.stolen_s, after.stolen_s, after.at_s - before.at_s)
+
+
+def others_share(before: Reading, after: Reading) -> float | None:
+    """The share of the processors' time that other processes of this machine took; None where that is not known."""
+    return _share(before.others_s, after.others_s, after.at_s - before.at_s)
+
+
+def _share(before_s: float | None, after_s: float | None, span_s: float) -> float | None:
+    if before_s is None or after_s is None or span_s < LEAST_SPAN_S:
         return None
-    return (after.stolen_s - before.stolen_s) / (after.at_s - before.at_s)
+    return max((after_s - before_s) / span_s, 0.0)
 
 
 class Watch(Protocol):
@@ -79,7 +94,7 @@ class GpuWatch:
 
 @dataclass(frozen=True)
 class CpuWatch:
-    """Asks Linux what kept this process from its processors: the container's quota, and the hypervisor's other guests.
+    """Asks Linux what kept this process from its processors: the container's quota, the hypervisor's guests, other processes.
 
     Where one of the files is missing, what it counts is None.
     """
@@ -88,7 +103,15 @@ class CpuWatch:
     proc_stat: Path = PROC_STAT
 
     def read(self) -> Reading:
-        return Reading(at_s=time.monotonic(), quota_periods=self._quota_periods(), stolen_s=self._stolen_s())
+        stolen_s, busy_s = self._processors()
+        used = os.times()
+        own_s = (used.user + used.system) / len(os.sched_getaffinity(0))
+        return Reading(
+            at_s=time.monotonic(),
+            quota_periods=self._quota_periods(),
+            stolen_s=stolen_s,
+            others_s=None if busy_s is None else busy_s - own_s,
+        )
 
     def _quota_periods(self) -> int | None:
         """From cpu.stat of the container's control group, version 2 or 1."""
@@ -97,13 +120,16 @@ class CpuWatch:
                 return int(dict(line.split() for line in path.read_text().splitlines())["nr_throttled"])
         return None
 
-    def _stolen_s(self) -> float | None:
-        """Mean over the processors that this process may use."""
+    def _processors(self) -> tuple[float | None, float | None]:
+        """(stolen, busy) seconds, means over the processors that this process may use."""
         own = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         with suppress(OSError, ValueError, IndexError, ZeroDivisionError):
             lines = [words for line in self.proc_stat.read_text().splitlines() if (words := line.split()) and words[0] in own]
-            return sum(int(words[STEAL_FIELD]) for words in lines) / len(lines) / os.sysconf("SC_CLK_TCK")
-        return None
+            ticks_per_s = os.sysconf("SC_CLK_TCK") * len(lines)
+            stolen = sum(int(words[STEAL_FIELD]) for words in lines)
+            busy = sum(int(words[field]) for words in lines for field in BUSY_FIELDS)
+            return stolen / ticks_per_s, busy / ticks_per_s
+        return None, None
 
 
 def find_watch(device: torch.device) -> Watch:

@@ -60,14 +60,17 @@ def test_many_throttled_rounds_make_a_measurement_invalid():
     assert "3 of 13" in judge.throttled(contender([0.01] * 10), 3)
 
 
-def test_stolen_time_is_a_warning_with_its_share():
-    def after(stolen_s):
-        return judge.disturbances(Reading(at_s=0.0, stolen_s=1.0), Reading(at_s=10.0, stolen_s=1.0 + stolen_s))
+def test_what_others_took_is_a_warning_with_its_share():
+    def told(stolen_s, others_s):
+        before, after = Reading(at_s=0.0, stolen_s=1.0, others_s=2.0), Reading(at_s=10.0, stolen_s=1.0 + stolen_s, others_s=2.0 + others_s)
+        return [(warning.code, warning.text.split(" during")[0]) for warning in judge.disturbances(before, after)]
 
-    assert after(0.1) == []
-    (warning,) = after(0.5)
-    assert warning.code == "disturbed"
-    assert warning.text.startswith("5.0% of the processors' time")
+    assert told(0.1, 0.4) == []
+    assert told(0.5, 0.4) == [("disturbed", "5.0% of the processors' time went to other virtual machines")]
+    assert told(0.1, 3.0) == [("disturbed", "30% of the processors' time went to other processes")]
+    assert told(0.5, 3.0) == [
+        ("disturbed", "5.0% of the processors' time went to other virtual machines and 30% of it went to other processes")
+    ]
     assert judge.disturbances(Reading(), Reading()) == []
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 import torch
 
-from kerneldyno.bench.instruments.watch import CpuWatch, FakeWatch, NoWatch, Reading, find_watch, slowdowns, stolen_share
+from kerneldyno.bench.instruments.watch import CpuWatch, FakeWatch, NoWatch, Reading, find_watch, others_share, slowdowns, stolen_share
 
 OWN = sorted(os.sched_getaffinity(0))
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -18,10 +19,11 @@ def machine(tmp_path):
     """A watch, and a function that says what its files hold from now on."""
     proc_stat = tmp_path / "stat"
 
-    def set_to(*, steal_s=None, quota=None, version=2):
+    def set_to(*, steal_s=None, busy_s=0.0, quota=None, version=2):
         if steal_s is not None:
             others = f"cpu{max(OWN) + 1} 1 1 1 1 1 1 1 999999 0 0\nintr 5\n"
-            own = "".join(f"cpu{number} 9 9 9 9 9 9 9 {int(steal_s * TICKS_PER_S)} 0 0\n" for number in OWN)
+            work = int(busy_s * TICKS_PER_S)
+            own = "".join(f"cpu{number} {work} 0 0 777 555 0 0 {int(steal_s * TICKS_PER_S)} 0 0\n" for number in OWN)
             proc_stat.write_text(f"cpu  9 9 9 9 9 9 9 888888 0 0\n{own}{others}")
         if quota is not None:
             path = tmp_path / ("cpu.stat" if version == 2 else "cpu/cpu.stat")
@@ -47,24 +49,34 @@ def test_stolen_time_is_that_of_the_own_processors(machine) -> None:
     before = watch.read()
     set_to(steal_s=2.5)
     after = watch.read()
-    assert before.stolen_s == pytest.approx(2.0)
-    assert after.stolen_s == pytest.approx(2.5)
+    assert (before.stolen_s, after.stolen_s) == (pytest.approx(2.0), pytest.approx(2.5))
     assert after.at_s > before.at_s
-    share = stolen_share(before, after)
-    assert share is not None
-    assert share == pytest.approx(0.5 / (after.at_s - before.at_s))
+
+
+def test_what_others_took_is_what_the_processors_worked_less_the_own_work(machine) -> None:
+    watch, set_to = machine
+    set_to(steal_s=0.0, busy_s=100.0)
+    before = watch.read()
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+    set_to(steal_s=0.0, busy_s=101.0)
+    assert watch.read().others_s - before.others_s == pytest.approx(1.0 - 0.2 / len(OWN), abs=0.05)
 
 
 def test_a_share_is_of_the_time_between_the_readings() -> None:
-    assert stolen_share(Reading(at_s=10.0, stolen_s=1.0), Reading(at_s=14.0, stolen_s=1.2)) == pytest.approx(0.05)
-    assert stolen_share(Reading(at_s=10.0), Reading(at_s=14.0, stolen_s=1.2)) is None
-    assert stolen_share(Reading(at_s=10.0, stolen_s=1.0), Reading(at_s=10.0, stolen_s=1.0)) is None
+    before, after = Reading(at_s=10.0, stolen_s=1.0, others_s=4.0), Reading(at_s=14.0, stolen_s=1.2, others_s=6.0)
+    assert stolen_share(before, after) == pytest.approx(0.05)
+    assert others_share(before, after) == pytest.approx(0.5)
+    assert stolen_share(Reading(at_s=10.0), after) is None
+    assert stolen_share(before, Reading(at_s=10.9, stolen_s=1.2)) is None  # one step of the counter would be a percent
+    assert others_share(after, Reading(at_s=18.0, others_s=5.99)) == 0.0  # counters of two kinds may disagree by a step
 
 
 def test_a_machine_without_these_files_is_watched_without_complaint(machine) -> None:
     watch, _ = machine
     reading = watch.read()
-    assert (reading.quota_periods, reading.stolen_s, reading.reasons) == (None, None, ())
+    assert (reading.quota_periods, reading.stolen_s, reading.others_s, reading.reasons) == (None, None, None, ())
     assert slowdowns(reading, watch.read()) == ()
 
 
@@ -86,9 +98,8 @@ def test_the_processor_is_watched_for_real() -> None:
     watch = find_watch(torch.device("cpu"))
     assert isinstance(watch, CpuWatch)
     first, second = watch.read(), watch.read()
-    share = stolen_share(first, second)
-    if share is not None:
-        assert share >= 0
+    assert second.at_s > first.at_s
+    assert (second.stolen_s or 0) >= (first.stolen_s or 0) >= 0
 
 
 def test_fakes_replay_and_the_last_reading_stays() -> None:
