@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from torch.autograd.profiler import profile, record_function  # torch.profiler d
 from kerneldyno.kernels.registry import Kernel, Problem, Run, Setup, Trace
 
 from .products import is_product, product_flops
+from .state import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -57,7 +59,7 @@ def identify(kernel: Kernel, problem: Problem, setup: Setup, run: Run, inputs: A
 def observe(kernel: Kernel, problem: Problem, setup: Setup, run: Run, inputs: Any, *, breaks_before: int = 0) -> Trace:
     """Call `run` once and see what runs; a kernel that needs ONNX Runtime is built once more, with that one's profiler on.
 
-    Raises CannotWatch when torch's profiler does not start, or sees nothing.
+    Raises CannotWatch when a profiler does not start, or tells nothing.
     """
     seen = _watched(run, inputs, setup.device)
     nodes = _profiled_nodes(kernel, problem, setup, inputs) if "onnxruntime" in kernel.requires else ()
@@ -118,17 +120,24 @@ def _ancestors(event: FunctionEvent) -> Iterator[FunctionEvent]:
 def _profiled_nodes(kernel: Kernel, problem: Problem, setup: Setup, inputs: Any) -> tuple[tuple[str, str], ...]:
     """(operator type, execution provider) of the nodes of one call, from a build of its own: profiling slows a session."""
     with tempfile.TemporaryDirectory() as folder:
-        run = kernel.build(problem, replace(setup, profile=Path(folder)))
+        before = Snapshot.now()
+        try:
+            run = kernel.build(problem, replace(setup, profile=Path(folder)))
+        finally:
+            before.restore()  # what the first build changed is known and was put back
         for _ in range(PROFILED_CALLS):
             run(inputs)
         del run  # a session writes its profile when it goes
-        return tuple(node for path in sorted(Path(folder).rglob("*.json")) for node in nodes_of(path))
+        profiles = sorted(Path(folder).rglob("*.json"))
+        if any(path.stat().st_size == 0 for path in profiles):
+            gc.collect()  # something refers to itself
+        return tuple(node for path in profiles for node in nodes_of(path))
 
 
 def nodes_of(path: Path) -> list[tuple[str, str]]:
     """(operator type, execution provider) of the nodes in the last run that an ONNX Runtime profile tells of.
 
-    Empty when it tells of fewer than PROFILED_CALLS runs. Raises ValueError for what is no profile.
+    Empty when it tells of fewer than PROFILED_CALLS runs. Raises CannotWatch for what is no whole profile.
     """
     try:
         events = json.loads(path.read_bytes())
@@ -141,5 +150,5 @@ def nodes_of(path: Path) -> list[tuple[str, str]]:
             elif event["cat"] == "Node" and "op_name" in event.get("args", {}):
                 current.append((event["args"]["op_name"], event["args"].get("provider", "")))
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"ONNX Runtime's profile {path.name} cannot be read: {error}: its session may still be alive") from error
+        raise CannotWatch(f"the profile of ONNX Runtime is not whole ({error}): its session is still alive") from error
     return last if runs >= PROFILED_CALLS else []

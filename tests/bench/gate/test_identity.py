@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -344,10 +345,43 @@ def test_a_session_that_served_the_build_only_does_not_count(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[{", '{"a": 1}', '[{"name": "x"}]', "3"])
-def test_a_profile_that_cannot_be_read_is_an_error_in_a_sentence(tmp_path, text: str) -> None:
+def test_a_profile_that_is_not_whole_is_an_error_in_a_sentence(tmp_path, text: str) -> None:
     (path := tmp_path / "p.json").write_text(text)
-    with pytest.raises(ValueError, match=r"profile p\.json cannot be read: .*: its session may still be alive"):
+    with pytest.raises(identity.CannotWatch, match=r"profile of ONNX Runtime is not whole \(.*\): its session is still alive"):
         identity.nodes_of(path)
+
+
+def test_sessions_that_refer_to_themselves_or_outlive_their_kernel() -> None:
+    real, problem = KERNELS["attention/onnxrt"], Attention(**SIZES["attention"])
+    outliving = []
+
+    def circular(problem: Any, setup: Any) -> Any:
+        inner = real.build_run(problem, setup)
+
+        def run(inputs: Any) -> Any:
+            return inner(inputs), run
+
+        return run
+
+    def kept(problem: Any, setup: Any) -> Any:
+        outliving.append(real.build_run(problem, setup))
+        return outliving[-1]
+
+    assert identified(replace(real, build_run=circular), problem) == SEEN[real.name]
+    assert (identified(replace(real, build_run=kept), problem) or "").startswith("not seen: the profile of ONNX Runtime is not whole")
+
+
+def test_global_state_that_the_profiled_build_changes_is_put_back() -> None:
+    real = KERNELS["attention/onnxrt"]
+
+    def changing(problem: Any, setup: Any) -> Any:
+        run = real.build_run(problem, setup)
+        if setup.profile is not None:
+            torch.set_default_dtype(torch.float64)
+        return run
+
+    assert identified(replace(real, build_run=changing), Attention(**SIZES["attention"])) == SEEN[real.name]
+    assert torch.get_default_dtype() == torch.float32
 
 
 # ---------------------------------------------------------------- the step of a group
