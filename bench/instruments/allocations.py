@@ -40,7 +40,7 @@ def trace(
     """Make `most` calls, or as many as fit into `budget_s` but at least `fewest`.
 
     `afterwards` is told the number of each, from 0, when its output is gone and before what it kept is counted. Raises
-    ImportError where there is no memray, and whatever the call raises.
+    ImportError where there is no memray, RuntimeError when the trace cannot be taken apart, and whatever the call raises.
     """
     import memray
 
@@ -62,6 +62,8 @@ def trace(
         del held
         with memray.FileReader(path) as reader:
             traced = list(replay(reader.get_allocation_records()))
+    if len(traced) != made:
+        raise RuntimeError(f"the trace holds {len(traced)} calls, not {made}: something in the call maps {MARK_BYTES} bytes itself")
     return traced
 
 

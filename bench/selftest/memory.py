@@ -86,12 +86,17 @@ def agrees(found: int | None, planted: int, slack_bytes: int = TOLERANCE_BYTES) 
 
 def _tried(known: Known, device: torch.device) -> Iterator[Found]:
     """The count of a known peak, and of what stays: a leak that must be seen, or a control that must not be called one."""
+    measured, why = None, known.kernel.why_not(PROBLEM, Device(device.type))
     try:
         known.needs()
-        with torch.no_grad():
-            measured = counted(known.kernel, device)
-    except (NoLibrary, ImportError, OSError) as error:
-        yield Finding(section=SECTION, plant=known.plant, where=str(device), caught=None, must=known.must, said=str(error))
+        if why is None:
+            with torch.no_grad():
+                measured = counted(known.kernel, device)
+            why = measured.peak_source
+    except (NoLibrary, MemoryError, OSError) as error:
+        why = str(error)
+    if measured is None or measured.peak_bytes is None:
+        yield Finding(section=SECTION, plant=known.plant, where=str(device), caught=None, must=known.must, said=why or "")
         return
     said = f"counted {spelled_or_none(measured.peak_bytes)} at the peak by {measured.peak_source}"
     peak = agrees(measured.peak_bytes, known.peak_bytes)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import pytest
 import torch
 
+from kerneldyno.bench.records import Measurement
 from kerneldyno.bench.selftest import allocating, library, memory
 from kerneldyno.bench.selftest.allocating import MIB, PROBLEM, around
 from kerneldyno.bench.selftest.findings import Control, Finding, alarms, misses, tally
@@ -36,7 +38,7 @@ def _no_grad():
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def compiler():
     try:
         library.library()
@@ -46,14 +48,14 @@ def compiler():
         pytest.skip(str(error))
 
 
-def test_the_planted_kernels_compute_attention():
+def test_the_planted_kernels_compute_attention(compiler):
     inputs = PROBLEM.inputs(0)
     for known in memory.known_on(CPU):
         out = known.kernel.build(PROBLEM, Setup(CPU, None, PROBLEM.inputs(1)))(inputs)
         torch.testing.assert_close(out.double(), PROBLEM.reference(inputs), rtol=1e-5, atol=1e-5)
 
 
-def test_in_short_everything_that_must_be_found_is_found_and_nothing_else():
+def test_in_short_everything_that_must_be_found_is_found_and_nothing_else(compiler):
     found = list(memory.findings(short=True))
     assert [item.plant for item in misses(found)] == []
     assert [item.what for item in alarms(found)] == []
@@ -72,7 +74,7 @@ def test_in_short_everything_that_must_be_found_is_found_and_nothing_else():
 
 
 @pytest.mark.slow
-def test_everything_that_must_be_found_is_found():
+def test_everything_that_must_be_found_is_found(compiler):
     found = list(memory.findings(short=False))
     assert [(item.plant, item.said) for item in misses(found)] == []
     assert [(item.what, item.said) for item in alarms(found)] == []
@@ -106,6 +108,17 @@ def test_what_cannot_be_tried_says_why(monkeypatch):
     (finding,) = memory._tried(allocating.in_c("plant", MIB, 0, "within_call", MIB), CPU)
     assert finding.caught is None
     assert finding.said == "there is no C compiler"
+    (finding,) = memory._tried(allocating.Known("plant", around(partial(allocating.at_once, 1, MIB), devices=("cuda",)), MIB), CPU)
+    assert finding.caught is None
+    assert finding.said == "runs on cuda only, not on cpu"
+
+
+def test_where_nothing_can_be_measured_nothing_is_missed(monkeypatch):
+    blind = Measurement(case="", status="ok", peak_source="not measured: memray is not installed")
+    monkeypatch.setattr(memory, "counted", lambda kernel, device: blind)
+    (finding,) = memory._tried(next(iter(memory.known_on(CPU))), CPU)
+    assert finding.caught is None
+    assert finding.said == blind.peak_source
 
 
 def test_a_leak_is_a_column_and_a_warning_that_says_how_much_and_what_to_do():
