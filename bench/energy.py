@@ -182,7 +182,8 @@ class _Group:
         found = windows.summed(one.windows, idle, self.stand.meter.energy_source, wanted_c=self.wanted_c, ended=ended)
         measurement.energy = found
         if not found.valid:
-            measurement.warnings.append(Warn("energy", f"invalid energy window: {found.reason}"))
+            doubts = (found.reason or "").replace("not valid: ", "")
+            measurement.warnings.append(Warn("energy", f"invalid energy window: {doubts}"))
 
     def _chosen(self, joules: Joules, allowance_s: float | None) -> list[Contender]:
         """Who gets windows, the most wanted first as far as the time goes."""

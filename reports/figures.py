@@ -50,9 +50,14 @@ QUANTITIES = {
 
 
 def drawable(frame: Results, quantity: Quantity) -> list[Row]:
-    """The rows that have this number: measured, and not zero where the axis is logarithmic."""
-    present = [row for row in _rows(frame) if row["status"] == "ok" and row[quantity.column] is not None]
+    """The rows that have this number: measured, to be believed, and not zero where the axis is logarithmic."""
+    present = [row for row in _rows(frame) if row["status"] == "ok" and row[quantity.column] is not None and believed(row, quantity.column)]
     return [row for row in present if row[quantity.column] > 0 or not quantity.log]
+
+
+def believed(row: Row, column: str) -> bool:
+    """False for joules whose windows are not valid: these stand in tables only, with their reason."""
+    return column != "energy_j" or row["energy_valid"] is not False
 
 
 def panel(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> Figure:

@@ -70,7 +70,7 @@ def results(run: Run) -> pd.DataFrame:
         measurement = run.measurements.get(case.id)
         record = dict.fromkeys(COLUMNS) | _planned(case, run) | _state(measurement, run)
         if measurement is not None:
-            record |= _costs(measurement) | _quality(measurement)
+            record |= _costs(case, measurement) | _quality(measurement)
             if measurement.status == "ok" and measurement.samples_s:
                 record |= _latency(case, measurement) | _rates(case, measurement, run.ceilings)
                 base = baselines.get((case.group, case.baseline))
@@ -158,13 +158,15 @@ def _state(measurement: Measurement | None, run: Run) -> dict[str, Any]:
     }
 
 
-def _costs(measurement: Measurement) -> dict[str, Any]:
+def _costs(case: Case, measurement: Measurement) -> dict[str, Any]:
     """What it cost beside time: building, memory, energy; and the state of the device."""
     names = "build_s build_cache prepare_s prepare_bytes peak_bytes peak_source leak_bytes weight_bytes"
     costs = {name: getattr(measurement, name) for name in names.split()}
     if (energy := measurement.energy) is not None:
         costs |= {"energy_j": energy.energy_j, "net_energy_j": energy.net_energy_j, "power_w": energy.power_w}
-        costs |= {"energy_source": energy.source, "energy_reason": energy.reason}
+        costs |= {"energy_per_token_j": None if energy.energy_j is None else energy.energy_j / case.tokens, "idle_w": energy.idle_w}
+        costs |= {"energy_valid": energy.valid, "energy_windows": len(energy.windows_j) or None, "energy_updates": energy.updates}
+        costs |= {f"energy_{name}": getattr(energy, name) for name in ("spread", "edge_error", "readings_ratio", "source", "reason")}
     if (clocks := measurement.clocks) is not None:
         costs |= {"clock_before_mhz": clocks.before_mhz, "clock_after_mhz": clocks.after_mhz}
         costs |= {"temperature_c": clocks.temperature_c, "dropped_rounds": clocks.dropped_rounds}

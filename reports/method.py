@@ -57,7 +57,15 @@ def described(run: Run, results: Sequence[Row]) -> list[tuple[str, str]]:
             "peak memory",
             "peak bytes allocated on the device during one call above what was alive before it, output included" + _from(sources),
         ),
-        ("energy", "joules per call while running back to back, from a hardware counter; never estimated, and never 0 for not measured"),
+        (
+            "energy",
+            "joules per call, gross, while running back to back: a hardware counter from one of its movements to another, in four windows "
+            "of at least 5 s (RAPL: 0.5 s), in random order among the kernels of a shape, begun at temperatures within 2 °C; net: less the "
+            "idle power before and after. Not valid with fewer than 20 movements in a window, windows more than 5 % apart, over 1 % of the "
+            "time throttled, or power readings that come to something else by 10 %. By default windows are taken of the two fastest exact "
+            "kernels and the fastest approximate one, at the first shape of each operator, prefill and decode apart; all others have "
+            "power only, which is indicative",
+        ),
         (
             "limit",
             "the larger of FLOPs / matmul rate and minimum bytes / copy rate, with the rates below, measured at the start of this run",

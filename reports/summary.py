@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from . import units
-from .figures import QUANTITIES, error_of
+from .figures import QUANTITIES, believed, error_of
 from .shapes import SHORT_DTYPES
 from .tables import STATES
 
@@ -202,7 +202,12 @@ def energy(results: Sequence[Row]) -> str:
     measured = [row for row in results if row["energy_j"] is not None or row["power_w"] is not None]
     if measured:
         sources = units.listed(sorted({str(row["energy_source"]) for row in measured}))
-        return f"Measured for {units.count(len(measured), 'case')}; source: {sources}."
+        joules = [row for row in measured if row["energy_j"] is not None]
+        doubted = sum(not believed(row, "energy_j") for row in joules)
+        said = [f"Joules for {units.count(len(joules), 'case')}"] * bool(joules)
+        said += [f"not valid for {doubted} of them, which are neither drawn nor ranked"] * bool(doubted)
+        said += [f"{'power' if said else 'Power'} for {units.count(len(measured), 'case')}"]
+        return f"{', '.join(said)}; source: {sources}."
     reasons = Counter(row["energy_reason"] for row in results if row["energy_reason"])
     reason = reasons.most_common(1)[0][0] if reasons else "it was switched off, or nothing was measured"
     return f"Not measured: {reason.removeprefix('not measured: ')}."
@@ -233,7 +238,7 @@ def _largest(results: Sequence[Row], column: str) -> dict[str, list[Row]]:
     """Operator -> the exact rows with a number, of the largest problem that most of its kernels could be measured at."""
     found: dict[str, dict[str, list[Row]]] = {}
     for row in results:
-        if row["status"] == "ok" and not row["approximate"] and row[column] is not None:
+        if row["status"] == "ok" and not row["approximate"] and row[column] is not None and believed(row, column):
             found.setdefault(row["operator"], {}).setdefault(row["group"], []).append(row)
     largest = {}
     for operator, groups in found.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import units
-from .figures import Quantity, error_of
+from .figures import Quantity, believed, error_of
 from .frame import rows
 
 if TYPE_CHECKING:
@@ -121,10 +121,13 @@ def quantity_cell(row: Row, quantity: Quantity) -> Cell:
     """The value of one column, or the word for why there is none."""
     if row["status"] != "ok":
         return _without(row)
-    value = row[quantity.column]
+    value, name = row[quantity.column], f"{row['kernel']}, {row['label']}"
+    why = row["energy_reason"] if quantity.column in ("energy_j", "power_w") else None
     if value is None:
-        return Cell(text="–", title="not measured", state="unplanned", case=row["case"])
-    return Cell(text=units.quantity(value, quantity.unit), title=f"{row['kernel']}, {row['label']}", case=row["case"])
+        return Cell(text="–", title=why or "not measured", state="unplanned", case=row["case"])
+    if not believed(row, quantity.column):
+        return Cell(text=units.quantity(value, quantity.unit), sign="?", title=f"{name}: {why}", case=row["case"], warned=True)
+    return Cell(text=units.quantity(value, quantity.unit), title=name, case=row["case"])
 
 
 def error_cell(row: Row) -> Cell:
@@ -177,6 +180,11 @@ def _standing(own: Sequence[Row]) -> float:
     return speedups[len(speedups) // 2] if speedups else -1.0
 
 
+def _joules(row: Row) -> str:
+    text = units.quantity(row["energy_j"], "J")
+    return text if believed(row, "energy_j") else f"{text} (not valid)"
+
+
 def _half(row: Row) -> float | None:
     if row["latency_s"] is None or row["latency_low_s"] is None or row["latency_high_s"] is None:
         return None
@@ -210,6 +218,7 @@ LISTED: list[tuple[str, str, Callable[[Row], str], Callable[[Row], Any]]] = [
     ("rate", "FLOP/s, exact problem", lambda row: units.quantity(_rate(row), "FLOP/s"), _rate),
     ("peak memory", "per call", lambda row: units.quantity(row["peak_bytes"], "B"), lambda row: row["peak_bytes"]),
     ("weights", "", lambda row: units.quantity(row["weight_bytes"], "B"), lambda row: row["weight_bytes"]),
+    ("energy", "per call, gross", _joules, lambda row: row["energy_j"]),
     ("power", "mean", lambda row: units.quantity(row["power_w"], "W"), lambda row: row["power_w"]),
     ("error", "relative rms", lambda row: _scientific(error_of(row)), error_of),
     ("error ratio", "max, × naive", lambda row: _digits(row["error_max_ratio"]), lambda row: row["error_max_ratio"]),

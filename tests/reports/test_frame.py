@@ -74,6 +74,24 @@ def test_known_numbers(duel: Run) -> None:
     assert (row["heads"], row["kv_len"], row["causal"]) == (8, 512, False)
 
 
+def test_energy_columns(made: SimpleNamespace, tmp_path: Path) -> None:
+    cases = [made.case("attention", name, made.attention[0]) for name in ("sdpa", "eager")]
+    measured, only_power = (made.measured(case, 1.0, 1) for case in cases)
+    measured.energy = Energy(
+        power_w=300.0, energy_j=0.512, net_energy_j=0.4, idle_w=60.0, source="nvml total energy", reason="not valid: hot", valid=False,
+        windows_j=[0.5, 0.52], updates=100, spread=0.04, edge_error=0.002, readings_ratio=1.01,
+    )  # fmt: skip
+    only_power.energy = Energy(power_w=200.0, source="nvml power_instant (indicative)", reason="no joules: time")
+    results = frame.results(read(made.run(tmp_path / "run", cases, [measured, only_power])))
+    row, bare = row_of(results, "sdpa"), row_of(results, "eager")
+    assert (row["energy_j"], row["net_energy_j"], row["power_w"], row["idle_w"]) == (0.512, 0.4, 300.0, 60.0)
+    assert row["energy_per_token_j"] == pytest.approx(0.001)
+    names = ["valid", "windows", "updates", "spread", "edge_error", "readings_ratio", "source", "reason"]
+    assert [row[f"energy_{name}"] for name in names] == [False, 2, 100, 0.04, 0.002, 1.01, "nvml total energy", "not valid: hot"]
+    assert [bare[f"energy_{name}"] for name in names[:6]] == [None] * 6
+    assert (bare["power_w"], bare["energy_j"], bare["energy_per_token_j"]) == (200.0, None, None)
+
+
 def test_the_baseline_has_speedup_one(duel: Run) -> None:
     row = row_of(frame.results(duel), "sdpa")
     assert (row["speedup"], row["speedup_low"], row["speedup_high"]) == (1.0, 1.0, 1.0)

@@ -79,7 +79,31 @@ def test_energy_is_measured_or_has_a_reason(rows: list[dict[str, Any]], made: Si
     measurement = made.measured(case, 1.0, 1)
     measurement.energy = Energy(power_w=310.0, energy_j=0.02, source="nvml total energy")
     run = read(made.run(tmp_path / "run", [case], [measurement]))
-    assert summary.energy(both(run)[0]) == "Measured for 1 case; source: nvml total energy."
+    assert summary.energy(both(run)[0]) == "Joules for 1 case, power for 1 case; source: nvml total energy."
+
+
+def test_joules_that_are_not_valid_are_neither_ranked_nor_called_measured(made: SimpleNamespace, tmp_path: Path) -> None:
+    cases = [made.case("attention", name, made.attention[0]) for name in ("sdpa", "eager", "compiled")]
+    measurements = [made.measured(case, 1.0, 1) for case in cases]
+    for measurement, joules, valid in zip(measurements, (0.02, 0.001, None), (True, False, None), strict=True):
+        measurement.energy = Energy(
+            power_w=310.0, energy_j=joules, valid=valid, reason=None if valid else "why", source="nvml total energy"
+        )
+    results = both(read(made.run(tmp_path / "run", cases, measurements)))[0]
+    said = summary.energy(results)
+    assert (
+        said
+        == "Joules for 2 cases, not valid for 1 of them, which are neither drawn nor ranked, power for 3 cases; source: nvml total energy."
+    )
+    assert summary.extreme(results, "energy_j")["attention"].startswith("At 1×8×512×64 fp32, sdpa needs 20.0 mJ")
+
+
+def test_power_alone_is_called_power(made: SimpleNamespace, tmp_path: Path) -> None:
+    case = made.case("attention", "sdpa", made.attention[0])
+    measurement = made.measured(case, 1.0, 1)
+    measurement.energy = Energy(power_w=310.0, source="nvml power_instant (indicative)", reason="no joules: time")
+    run = read(made.run(tmp_path / "run", [case], [measurement]))
+    assert summary.energy(both(run)[0]) == "Power for 1 case; source: nvml power_instant (indicative)."
 
 
 def test_a_sentence_about_memory_names_best_and_worst(rows: list[dict[str, Any]]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kerneldyno.bench.journal import Run, read
-from kerneldyno.bench.records import Measurement, Warn
-from kerneldyno.reports import frame, shapes, tables
+from kerneldyno.bench.records import Energy, Measurement, Warn
+from kerneldyno.reports import figures, frame, shapes, tables
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,30 @@ def test_the_fastest_stand_on_top_and_the_approximate_apart(rich: Run, rows: lis
     assert [kernel for kernel, _ in table.approximate] == ["feedforward/int8", "feedforward/pruned"]
     assert table.exact[0][0] == "feedforward/onnxrt"
     assert table.exact[-1][0] == "feedforward/fused"
+
+
+def test_joules_that_are_not_valid_keep_their_number_with_a_sign_and_the_reason(made: SimpleNamespace, tmp_path: Path) -> None:
+    cases = [made.case("attention", name, made.attention[0]) for name in ("sdpa", "eager", "compiled")]
+    measurements = [made.measured(case, 1.0, 1) for case in cases]
+    measurements[0].energy = Energy(power_w=300.0, energy_j=0.02, valid=False, reason="not valid: windows differ by 9%")
+    measurements[0].warnings = [Warn("energy", "invalid energy window: windows differ by 9%")]
+    measurements[1].energy = Energy(power_w=300.0, energy_j=0.03, valid=True)
+    measurements[2].energy = Energy(power_w=300.0, reason="no joules: time")
+    run = read(made.run(tmp_path / "run", cases, measurements))
+    results = frame.results(run)
+    joules = figures.QUANTITIES["energy"]
+    doubted, believed, absent = (tables.quantity_cell(row, joules) for row in frame.rows(results))
+    assert (doubted.text, doubted.sign, doubted.warned) == ("20.0 mJ", "?", True)
+    assert doubted.title.endswith(": not valid: windows differ by 9%")
+    assert (believed.text, believed.sign, believed.warned) == ("30.0 mJ", "", False)
+    assert (absent.text, absent.title) == ("–", "no joules: time")
+    assert [row["kernel"] for row in figures.drawable(results, joules)] == ["attention/eager"]
+    assert len(figures.drawable(results, figures.QUANTITIES["power"])) == 3
+    column = [heading for heading, *_ in tables.LISTED].index("energy")
+    listed = [cells[column] for _, cells in tables.listing(frame.rows(results))]
+    assert listed == [("20.0 mJ (not valid)", 0.02), ("30.0 mJ", 0.03), ("", None)]
+    ((code, text, own),) = tables.warned(frame.rows(results), run.measurements)
+    assert (code, text, len(own)) == ("energy", "invalid energy window: windows differ by 9%", 1)
 
 
 def test_the_same_reason_is_said_once(rows: list[dict[str, Any]]) -> None:
