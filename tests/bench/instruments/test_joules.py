@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from statistics import fmean
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerneldyno.bench.instruments.backtoback import HostRun
+from kerneldyno.bench.instruments.backtoback import DeviceRun, HostRun, cuda_mark
 from kerneldyno.bench.instruments.clock import FakeClock
 from kerneldyno.bench.instruments.counter import CounterError
-from kerneldyno.bench.instruments.energy import RAPL_PACE, FakeMeter
+from kerneldyno.bench.instruments.energy import RAPL_PACE, FakeMeter, find_meter
 from kerneldyno.bench.instruments.joules import PORTION_S, Stand, Stopped
-from kerneldyno.bench.instruments.watch import FakeWatch, NoWatch, Reading
+from kerneldyno.bench.instruments.watch import FakeWatch, NoWatch, Reading, find_watch
 
 CALL_S, WATTS, IDLE_W = 0.002, 300.0, 50.0
 SLOW = Reading(reasons=("thermal slowdown by the driver",))
@@ -248,3 +250,55 @@ def test_nothing_here_waits_in_earnest() -> None:
     lab.stand.window(lab.work(), 0.1)
     assert lab.clock.now() > 9.0
     assert time.perf_counter() - started < 3.0
+
+
+@pytest.fixture(scope="module")
+def five_windows():
+    """Of a matrix product on the first GPU, with what is known of the board at rest."""
+    from kerneldyno.bench.instruments.cudaclock import CudaClock
+
+    device = torch.device("cuda:0")
+    meter = find_meter(device)
+    if meter.reason or meter.energy_j() is None:
+        pytest.skip(meter.reason or "this GPU's driver counts no energy")
+    clock = CudaClock(device)
+    stand = Stand(clock, meter, find_watch(device), time.sleep)
+    idle = stand.idle()
+    a, b = (torch.randn(4096, 4096, device=device, dtype=torch.bfloat16) for _ in range(2))
+    call_s = min(clock.time(lambda x: x @ b, [a] * 20).seconds for _ in range(3))
+    work = DeviceRun(lambda x: x @ b, lambda count: [a] * count, max(1, round(stand.portion_s() / call_s)), cuda_mark, clock)
+    stand.acclimatise(work, None, 15.0)
+    taken = []
+    for _ in range(5):
+        stand.run(work, 1.0)
+        taken.append((stand.window(work, idle.period_s), call_s))
+    return idle, taken
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_joules_per_call_repeat_on_a_gpu(five_windows) -> None:
+    idle, taken = five_windows
+    per_call = [window.joules / window.calls for window, _ in taken]
+    spread = (max(per_call) - min(per_call)) / fmean(per_call)
+    print(f"idle {idle.watts:.1f} W, counter every {idle.period_s * 1e3:.1f} ms; spread of joules per call {spread:.2%}: {per_call}")
+    assert spread < 0.05
+    for window, call_s in taken:
+        assert window.updates >= 20
+        assert window.edge_error < 0.02
+        assert window.stray_s < 0.01
+        assert window.joules / window.seconds > idle.watts
+        assert window.seconds / window.calls == pytest.approx(call_s, rel=0.25)  # back to back, at the clocks of full load
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_the_counter_of_a_gpu_agrees_with_the_integral_of_its_power(five_windows) -> None:
+    _, taken = five_windows
+    ratios = [window.readings_j / window.joules for window, _ in taken if window.readings_j is not None]
+    if not ratios:
+        pytest.skip("this GPU's driver gives no instantaneous power")
+    print(f"joules by power readings over joules by the counter: {ratios}")
+    assert ratios == pytest.approx([1.0] * len(ratios), abs=0.10)
