@@ -21,6 +21,7 @@ MARK_BYTES = 8191
 """A mapping of this size separates two calls in the trace: nobody else maps a prime number of bytes."""
 ARENA_BYTES = 2**20
 """Python takes memory for its small objects in pieces of this size."""
+ROOM_ARENAS = 8
 SMALL_BYTES = 400
 
 
@@ -77,7 +78,7 @@ def _room_for_small_objects() -> list[bytes]:
     Such an arena would be counted as a mebibyte of the kernel's. A few objects stay, spread over the arenas, so that these
     are not given back before.
     """
-    filled = [bytes(SMALL_BYTES) for _ in range(2 * ARENA_BYTES // SMALL_BYTES)]
+    filled = [bytes(SMALL_BYTES) for _ in range(ROOM_ARENAS * ARENA_BYTES // SMALL_BYTES)]
     return filled[:: ARENA_BYTES // SMALL_BYTES // 8]
 
 
