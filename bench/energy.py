@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from . import finalists, windows
-from .instruments.backtoback import DeviceRun, HostRun, cuda_mark
+from .instruments.backtoback import AHEAD, LONG_CALL_S, DeviceRun, HostRun, cuda_mark
 from .instruments.counter import CounterError
 from .instruments.joules import Stand, Stopped
 from .records import Energy, Warn
@@ -57,7 +57,8 @@ def measure_group(
 
     `joules` says who gets windows, `allowance_s` how many seconds these may take (None: as many as they need). `mark` is
     told whenever work goes on, with the index of the contender that runs (-1: none). Once `stop()` is true, what was
-    measured stays. Returns those who raised, with what they raised; raises nothing of theirs.
+    measured stays. Returns those who raised, with what they raised. Raises only what a device says that is lost for good:
+    the kernel that ran last was marked.
     """
     reason = "not measured: --energy off" if choice == "off" else meter.reason
     for contender in contenders:
@@ -105,6 +106,7 @@ class _Group:
         self.portion_s = stand.portion_s()
         self.running = -1
         self.until_s: float | None = None
+        self.heated = False
         self.wanted_c: float | None = None
         """Temperature at which windows start: that of the first one."""
         self.broken: list[tuple[Contender, BaseException]] = []
@@ -155,6 +157,9 @@ class _Group:
 
     def _window(self, one: _Series, period_s: float) -> None:
         def measure() -> None:
+            if not self.heated:
+                self.stand.run(one.work, self.stand.meter.pace.heat_s)
+                self.heated = True
             self.stand.acclimatise(one.work, self.wanted_c, ACCLIMATISE_S)
             one.windows.append(self.stand.window(one.work, period_s))
             self._glance(one.contender)
@@ -193,7 +198,7 @@ class _Group:
         order, number = finalists.ranking(latencies, [contender.case.approximate for contender in able])
         number = {"none": 0, "finalists": number, "all": len(order)}[joules]
         pace = self.stand.meter.pace
-        needed_s, chosen = 2 * (pace.settle_s + pace.idle_s), []
+        needed_s, chosen = 2 * (pace.settle_s + pace.idle_s) + pace.heat_s, []
         for rank, place in enumerate(order):
             contender = able[place]
             if rank >= number:
@@ -221,24 +226,29 @@ class _Group:
             return contender.slots(self.pool, self.pool.take(count))
 
         if contender.setup.device.type == "cuda":
-            return DeviceRun(run, take, portion, cuda_mark, self.stand.clock)
+            ahead = AHEAD if contender.call_s < LONG_CALL_S else 1
+            return DeviceRun(run, take, portion, cuda_mark, self.stand.clock, ahead=ahead)
         return HostRun(run, take, portion)
 
     def _guarded(self, contender: Contender, work: Callable[[], None]) -> bool:
         """Do it in the contender's name; false when the kernel raised, which is noted."""
-        self.running, started = contender.index, self.stand.clock.now()
+        self.running, started, fine = contender.index, self.stand.clock.now(), True
         try:
             work()
         except (Stopped, _TimeUp, CounterError):
+            self._ran(contender, started)
             raise
         except BaseException as error:  # noqa: BLE001 - a kernel may raise anything, SystemExit too: it costs that kernel only
+            self.stand.clock.synchronize()  # raises again where the device is lost, with the kernel still marked whose doing that was
             self.broken.append((contender, error))
-            return False
-        finally:
-            self.running = -1
-            self.mark(-1)
-            contender.note("energy", self.stand.clock.now() - started)
-        return True
+            fine = False
+        self._ran(contender, started)
+        return fine
+
+    def _ran(self, contender: Contender, started: float) -> None:
+        self.running = -1
+        self.mark(-1)
+        contender.note("energy", self.stand.clock.now() - started)
 
     def _tick(self) -> None:
         self.mark(self.running)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 AHEAD = 2
 """Portions queued beyond the one that is waited for: the device never waits for whoever reads a counter meanwhile."""
+LONG_CALL_S = 0.1
+"""From here on one is enough, and more would only keep somebody waiting who wants to stop."""
 
 
 class BackToBack(Protocol):
@@ -66,8 +68,10 @@ class DeviceRun:
     up to one portion may be done in part and uncounted.
     """
 
-    def __init__(self, run: Callee, take: Callable[[int], Sequence[Any]], portion: int, mark: Callable[[], Mark], clock: Clock) -> None:
-        self._run, self._take, self._portion, self._mark, self._clock = run, take, portion, mark, clock
+    def __init__(
+        self, run: Callee, take: Callable[[int], Sequence[Any]], portion: int, mark: Callable[[], Mark], clock: Clock, *, ahead: int = AHEAD
+    ) -> None:
+        self._run, self._take, self._portion, self._mark, self._clock, self._ahead = run, take, portion, mark, clock, ahead
         self._queued: deque[Mark] = deque()
         self._done = 0
         self.unsure = portion
@@ -78,7 +82,7 @@ class DeviceRun:
         mark = self._mark()
         mark.record()
         self._queued.append(mark)
-        waited = len(self._queued) > AHEAD and not self._queued[0].query()
+        waited = len(self._queued) > self._ahead and not self._queued[0].query()
         if waited:
             self._pass()
         while self._queued and self._queued[0].query():

@@ -28,6 +28,8 @@ class Pace:
     """The shortest window from which joules are taken."""
     lead_s: float
     """How long the device is busy before a window begins: until power and clocks have risen."""
+    heat_s: float
+    """The same before the first window, whose temperature all others keep: a cold device would have to cool down for each."""
     power_s: float
     """How long power is read where no window is taken."""
     idle_s: float
@@ -38,9 +40,9 @@ class Pace:
     """Between two looks at the counter while the device rests."""
 
 
-NVML_PACE = Pace(window_s=5.0, lead_s=1.0, power_s=1.0, idle_s=2.5, settle_s=2.0, poll_s=0.005)
+NVML_PACE = Pace(window_s=5.0, lead_s=1.0, heat_s=10.0, power_s=1.0, idle_s=2.5, settle_s=2.0, poll_s=0.005)
 """Its counter moves about every 100 ms: 50 times in a window."""
-RAPL_PACE = Pace(window_s=0.5, lead_s=0.1, power_s=0.3, idle_s=0.5, settle_s=0.2, poll_s=0.001)
+RAPL_PACE = Pace(window_s=0.5, lead_s=0.1, heat_s=1.0, power_s=0.3, idle_s=0.5, settle_s=0.2, poll_s=0.001)
 """Its counter moves about every millisecond."""
 
 

@@ -267,7 +267,7 @@ def five_windows():
     a, b = (torch.randn(4096, 4096, device=device, dtype=torch.bfloat16) for _ in range(2))
     call_s = min(clock.time(lambda x: x @ b, [a] * 20).seconds for _ in range(3))
     work = DeviceRun(lambda x: x @ b, lambda count: [a] * count, max(1, round(stand.portion_s() / call_s)), cuda_mark, clock)
-    stand.acclimatise(work, None, 15.0)
+    stand.run(work, meter.pace.heat_s)
     taken = []
     for _ in range(5):
         stand.run(work, 1.0)
