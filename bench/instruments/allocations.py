@@ -35,13 +35,22 @@ class Traced:
     """Allocated by this and the traced calls before it, and still there when the output of the call is gone."""
 
 
+def can_trace() -> bool:
+    """Whether there is a memray here."""
+    try:
+        import memray  # noqa: F401 - asked for, not used
+    except ImportError:
+        return False
+    return True
+
+
 def trace(
     call: Callable[[], object], fewest: int, most: int, budget_s: float, afterwards: Callable[[int], object] | None = None
 ) -> list[Traced]:
     """Make `most` calls, or as many as fit into `budget_s` but at least `fewest`.
 
-    `afterwards` is told the number of each, from 0, when its output is gone and before what it kept is counted. Raises
-    ImportError where there is no memray, RuntimeError when the trace cannot be taken apart, and whatever the call raises.
+    `afterwards` is told the number of each, from 0, when its output is gone and before what it kept is counted. Needs
+    memray (`can_trace`). Raises RuntimeError when the trace cannot be taken apart, and whatever the call raises.
     """
     import memray
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .allocations import Traced, trace
+from .allocations import Traced, can_trace, trace
 from .device_memory import DeviceMemory, TorchMemory
 from .resident import rise_of
 
@@ -31,6 +31,8 @@ CALLS_PER_WINDOW = 6
 FEWEST_PER_WINDOW = 2
 """Of slow calls; a ring of 4 blocks that was full before stops growing after the fourth."""
 CONFIRMING_S = 0.5
+MOST_LOST_BYTES = 2**30
+"""The longer look is shorter where it would itself lose more than this."""
 UNSEEN_BYTES = 4 * 2**20
 UNSEEN_SHARE = 0.1
 """The process may rise by this much more than was allocated: pages are rounded up, huge ones to 2 MiB."""
@@ -65,10 +67,9 @@ def count(call: Callable[[], object], device: torch.device, *, foreign: bool = F
         memory = TorchMemory(device)
         peak = device_peak(call, memory, foreign=foreign)
         return Count(peak, device_growth(call, memory, WINDOWS * CALLS_PER_WINDOW))
-    try:
-        traced = trace(call, FEWEST_CALLS, CALLS, BUDGET_S)
-    except ImportError:
+    if not can_trace():
         return Count(Peak(None, NO_MEMRAY), None)
+    traced = trace(call, FEWEST_CALLS, CALLS, BUDGET_S)
     seen = _typical_peak(traced)
     risen = rise_of(call)
     if risen is not None and risen > seen + max(UNSEEN_BYTES, UNSEEN_SHARE * seen):
@@ -81,10 +82,7 @@ def peak_of(call: Callable[[], object], device: torch.device, *, foreign: bool =
     """Make one call and return its peak; `foreign` as for `count`."""
     if device.type == "cuda":
         return device_peak(call, TorchMemory(device), foreign=foreign)
-    try:
-        return Peak(trace(call, 1, 1, 0.0)[0].peak_bytes, MEMRAY)
-    except ImportError:
-        return Peak(None, NO_MEMRAY)
+    return Peak(trace(call, 1, 1, 0.0)[0].peak_bytes, MEMRAY) if can_trace() else Peak(None, NO_MEMRAY)
 
 
 def growth_of(call: Callable[[], object], device: torch.device, calls: int = CALLS) -> int | None:
@@ -95,11 +93,7 @@ def growth_of(call: Callable[[], object], device: torch.device, calls: int = CAL
     """
     if device.type == "cuda":
         return device_growth(call, TorchMemory(device), calls)
-    try:
-        traced = trace(call, calls, calls, 0.0)
-    except ImportError:
-        return None
-    return _confirmed_growth(call, traced)
+    return _confirmed_growth(call, trace(call, calls, calls, 0.0)) if can_trace() else None
 
 
 def _typical_peak(traced: list[Traced]) -> int:
@@ -109,11 +103,13 @@ def _typical_peak(traced: list[Traced]) -> int:
 
 def _confirmed_growth(call: Callable[[], object], traced: list[Traced]) -> int:
     """0 unless something stayed; then what stays in every window of a longer look, with the garbage collected."""
-    if traced[-1].kept_bytes <= traced[0].kept_bytes:
+    stayed = traced[-1].kept_bytes - traced[0].kept_bytes
+    if stayed <= 0:
         return 0
     started = time.perf_counter()
     call()
-    fitting = CONFIRMING_S / WINDOWS / (time.perf_counter() - started + 1e-9)
+    seconds, lost = time.perf_counter() - started, stayed / (len(traced) - 1)
+    fitting = min(CONFIRMING_S / (seconds + 1e-9), MOST_LOST_BYTES / lost) / WINDOWS
     width = int(min(max(fitting, FEWEST_PER_WINDOW), CALLS_PER_WINDOW))
     calls = WINDOWS * width + 1
     longer = trace(call, calls, calls, 0.0, afterwards=lambda number: number % width or gc.collect())
@@ -157,6 +153,6 @@ def device_growth(call: Callable[[], object], memory: DeviceMemory, calls: int) 
         call()
         memory.settle()
         readings.append(memory.allocated() + memory.outside())
-        if len(readings) > WINDOWS and time.perf_counter() - started > CONFIRMING_S:
+        if len(readings) > WINDOWS * FEWEST_PER_WINDOW and time.perf_counter() - started > CONFIRMING_S:
             break
     return steady_growth(readings)

@@ -137,6 +137,15 @@ def test_without_memray_it_is_not_measured(monkeypatch) -> None:
     assert count(lambda: block(1), CPU) == Count(Peak(None, NO_MEMRAY), None)
 
 
+def test_an_import_that_fails_in_the_call_is_the_calls_own_failure() -> None:
+    def fail() -> None:
+        raise ImportError("no such backend")
+
+    for asked in (peak_of, growth_of, count):
+        with pytest.raises(ImportError, match="no such backend"):
+            asked(fail, CPU)
+
+
 # ---------------------------------------------------------------- what stays
 
 
@@ -215,6 +224,12 @@ def test_slow_calls_are_made_a_few_times_only() -> None:
 
     assert count(slow, CPU).growth_bytes == 0
     assert len(calls) <= 4  # three traced, one to see the process rise
+
+
+def test_looking_for_a_leak_does_not_itself_use_up_the_memory() -> None:
+    kept: list[torch.Tensor] = []
+    assert count(lambda: kept.append(block(256)), CPU).growth_bytes == pytest.approx(256 * MIB, rel=0.001)  # not touched
+    assert len(kept) <= 7 + 1 + 1 + 7
 
 
 def test_memory_that_memray_does_not_see_is_a_lower_bound_and_said_to_be_one() -> None:
