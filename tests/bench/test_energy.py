@@ -35,6 +35,9 @@ class Bench:
         self.watch = watch or NoWatch()
         self.order: list[str] = []
         """Who ran, without repetition."""
+        self.ran_s = 0.0
+        self.rests = 0
+        """Pauses that are long enough for idle power."""
         self.windows: list[str] = []
         """Whose answer was looked at, after each window."""
         self.marks: list[int] = []
@@ -72,7 +75,10 @@ class Bench:
                 raise RuntimeError("worn out")
             if self.order[-1:] != [name]:
                 self.order.append(name)
+            if self.clock.now() - self.ran_s > 4.0:
+                self.rests += 1
             self.meter.work(contender.call_s, watts)
+            self.ran_s = self.clock.now()
             return inputs.q
 
         contender.run = run
@@ -119,6 +125,13 @@ def test_finalists_get_joules_and_the_others_power_and_a_reason() -> None:
     assert bench.broken == []
     assert [measurement.warnings for measurement in vars(bench.measurements).values()] == [[]] * 4
     assert all(measurement.phases_s["energy"] > 1 for measurement in vars(bench.measurements).values())
+
+
+def test_idle_power_is_taken_before_and_after() -> None:
+    bench = Bench(("first", "second"))
+    bench.measure()
+    assert bench.rests == 1
+    assert bench.clock.now() - bench.ran_s > 4.0
 
 
 def test_windows_come_in_rounds_of_random_order() -> None:
