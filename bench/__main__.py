@@ -88,6 +88,56 @@ def run(
         raise typer.Exit(_conclude(*launch.launch(chosen, progress, stop)))
 
 
+@app.command(epilog=EXIT_CODES)
+def check(
+    preset: flags.Preset = None,
+    operator: flags.Operator = None,
+    kernels: flags.Kernels = None,
+    batch: flags.Batch = None,
+    seq_len: flags.SeqLen = None,
+    dtype: flags.Dtype = None,
+    causal: flags.Causal = None,
+    direction: flags.Direction = None,
+    set_: flags.Set = None,
+    device: flags.Device = "auto",
+    load: flags.Load = None,
+    threads: flags.Threads = None,
+    seed: flags.Seed = 0,
+    build_timeout: flags.BuildTimeout = None,
+    call_timeout: flags.CallTimeout = 30.0,
+    json: flags.Json = None,
+) -> None:
+    """Is it right, and does it behave? The gate alone, with every probe, over any kernels and problems; nothing is timed.
+
+    Without shape options: the preset `features`. What fails is told with its probe, the place (batch, head, row), the
+    number expected and the one that came.
+    """
+    from . import launch, options
+    from .terminal import TerminalProgress, gate_summary
+
+    chosen = launch.Options(
+        presets=tuple(preset or ()) or (() if batch or seq_len or set_ else ("features",)),
+        operators=options.words(operator, "--operator"),
+        kernels=options.words(kernels, "--kernels"),
+        axes=options.axes(batch=batch, seq_len=seq_len, dtype=dtype, direction=direction, others=set_ or [], causal=causal),
+        device=device,
+        load=tuple(load or ()),
+        protocol="smoke",
+        seed=seed,
+        energy="off",
+        threads=threads,
+        build_timeout_s=build_timeout,
+        call_timeout_s=call_timeout,
+    )
+    console = _console()
+    with launch.stop_on_signals() as stop:
+        plan, measurements, ended = launch.check(chosen, TerminalProgress(console), stop)
+    failed = gate_summary(console, plan.cases, measurements)
+    if json is not None:
+        options.write_checks(json, plan.cases, measurements)
+    raise typer.Exit(EXIT_INTERRUPTED if ended == "interrupted" else EXIT_CASES if failed else EXIT_OK)
+
+
 @app.command("list", epilog=EXIT_CODES)
 def list_(
     load: flags.Load = None,

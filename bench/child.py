@@ -125,6 +125,7 @@ class Child:
             "start": START_TIMEOUT_S,
             "build": settings.build_timeout_s,
             "check": max(CHECK_TIMEOUT_S, CALLS_PER_LEG * settings.call_timeout_s),
+            "identify": settings.build_timeout_s,
             "recheck": CHECK_TIMEOUT_S,
             "memory": CALLS_PER_LEG * settings.call_timeout_s,
             "warmup": CALLS_PER_LEG * settings.call_timeout_s,

@@ -1,4 +1,4 @@
-"""One kernel of a group on its way from build to measurement, and the pool of inputs that its calls are given."""
+"""One kernel of a group on its way from build to measurement."""
 
 from __future__ import annotations
 
@@ -6,48 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+import numpy as np
 
 from kerneldyno.kernels.registry import Kernel, Problem, Run, Setup
 
-from .records import Case, Measurement, Process
+from .gate.verify import Standard, glanced_at
+from .pool import Answered, Pool
+from .records import Case, Measurement, Process, Status
 from .stats import StoppingRule, WarmUp
 
 LEG_S = 0.1
 """A leg is one kernel's share of a round: about this long, so that a round sees one state of the machine."""
 MOST_SAMPLES_PER_LEG = 5
-
-
-class Pool:
-    """Input slots with addresses of their own, whose contents change from round to round.
-
-    Two variants of the inputs take turns in the slots, so that no call finds at an address what it found there in the
-    round before.
-    """
-
-    def __init__(self, variants: Sequence[Any], slots: int) -> None:
-        self.variants = variants
-        self.slots = [variants[i % len(variants)].map(torch.clone) for i in range(slots)]
-        self.round = 0
-        self._next = 0
-
-    def refresh(self, round_number: int) -> None:
-        """Put the next variant into every slot."""
-        self.round = round_number
-        for i, slot in enumerate(self.slots):
-            fresh = self.variants[self.variant(i)].tensors()
-            for name, tensor in slot.tensors().items():
-                tensor.copy_(fresh[name])
-
-    def take(self, count: int) -> list[int]:
-        """The numbers of the next `count` slots in rotation."""
-        chosen = [(self._next + i) % len(self.slots) for i in range(count)]
-        self._next = (chosen[-1] + 1) % len(self.slots)
-        return chosen
-
-    def variant(self, slot: int) -> int:
-        """Which variant a slot holds in this round."""
-        return (slot + self.round) % len(self.variants)
 
 
 @dataclass(frozen=True)
@@ -92,10 +62,12 @@ class Contender:
     warmup_calls: int = 0
     breaks_before: int = 0
     """Graph breaks of torch.compile in this process before it was built."""
-    broken: str | None = None
-    """What it raised while it was timed."""
-    last: tuple[Any, int] | None = None
-    """The last timed output, and the variant of the inputs that it was computed from."""
+    standards: tuple[Standard, ...] = ()
+    """What its answers for each variant of the inputs are held to; empty: nobody looks at them."""
+    broken: tuple[Status, str] | None = None
+    """What became of it while it was timed, and why."""
+    last: Answered | None = None
+    """The last timed output, and the question that it answers."""
     _ready: list[Any] = field(default_factory=list)
     _ready_round: int = -1
 
@@ -124,6 +96,11 @@ class Contender:
             self._ready = [self.prepared(slot) for slot in pool.slots]
             self._ready_round = pool.round
         return [self._ready[i] for i in chosen]
+
+    def glance(self, answered: Answered, rng: np.random.Generator) -> None:
+        """Look at a part of a timed answer. Raises WrongOutput when it is wrong."""
+        if self.standards:
+            glanced_at(answered.plain(), self.standards[answered.variant], rng)
 
     def note(self, phase: str, seconds: float) -> None:
         """Add to the wall time that this case has cost in a phase."""

@@ -33,3 +33,4 @@ BuildTimeout = Annotated[
 CallTimeout = Annotated[float, Option(metavar="SECONDS", help="Limit for one call.")]
 Out = Annotated[Path | None, Option(metavar="DIR", help="Folder for the results. (default: runs/DATE-PRESET)")]
 Resume = Annotated[Path | None, Option(metavar="DIR", help="Measure what is missing of this run. Only --load and --budget go with it.")]
+Json = Annotated[Path | None, Option("--json", metavar="FILE", help="Write what was found as JSON, too.")]

@@ -25,7 +25,7 @@ from . import environment, plan, privacy
 from .instruments import processor
 from .journal import Journal, read
 from .plan import Plan, UsageError
-from .records import PROTOCOLS, Environment, Manifest, Settings
+from .records import PROTOCOLS, Environment, Manifest, Measurement, Settings
 from .run import Ended, Progress, Runner
 
 EnergyChoice = Literal["auto", "off", "on"]
@@ -59,16 +59,34 @@ def launch(options: Options, progress: Progress, stop: Callable[[], bool] = lamb
 
     Raises UsageError, KernelFileError, DeviceError or JournalError, each with one sentence, before anything is measured.
     """
+    device, made, manifest = _prepared(options)
+    folder = options.out or _new_folder(options)
+    with _only_one(device), Journal.create(folder, manifest) as journal:
+        return folder, Runner(made, journal, manifest.settings, progress, options.load, stop).run(manifest.created)
+
+
+def check(options: Options, progress: Progress, stop: Callable[[], bool] = lambda: False) -> tuple[Plan, dict[str, Measurement], Ended]:
+    """Put kernels through the gate alone; the plan, what came of each case by its id, and how it ended.
+
+    In worker processes like those of a run, so that a crash or a hang costs one case. Nothing is timed and nothing is
+    left on the disk. Raises as `launch` does.
+    """
+    _, made, manifest = _prepared(options)
+    with tempfile.TemporaryDirectory(prefix="kerneldyno-") as folder, Journal.create(Path(folder) / "check", manifest) as journal:
+        runner = Runner(made, journal, manifest.settings, progress, options.load, stop, mode="check")
+        ended = runner.run(manifest.created)
+    return made, runner.measurements, ended
+
+
+def _prepared(options: Options) -> tuple[Device, Plan, Manifest]:
+    """Everything that can be said before anything is measured."""
     _require_torch()
     device = environment.choose(options.device)
     kernels = registry.load(options.load, declarations_only=True)
     chosen = _presets(options, device)
     made = _plan(options, kernels, chosen, device)
     settings = _settings(options, chosen, device)
-    manifest = _manifest(made, settings, environment.describe(device, settings.threads), kernels)
-    folder = options.out or _new_folder(options)
-    with _only_one(device), Journal.create(folder, manifest) as journal:
-        return folder, Runner(made, journal, settings, progress, options.load, stop).run(manifest.created)
+    return device, made, _manifest(made, settings, environment.describe(device, settings.threads), kernels)
 
 
 def resume(

@@ -10,21 +10,26 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kerneldyno.kernels.registry import Kernel, Setup
+from kerneldyno.kernels.registry import Kernel, NotAsNamed, Setup
 
-from . import check, energy, judge, steps
-from .contender import Contender, Pool
+from . import energy, judge, steps
+from .contender import Contender
+from .gate.conduct import left_alone
+from .gate.errors import Misconduct, WrongOutput
+from .gate.examine import Gate
+from .gate.verify import judged
 from .instruments.clock import Clock
 from .instruments.energy import PowerMeter
 from .instruments.watch import Reading, Watch, slowdowns
 from .legs import run_leg
 from .messages import Channel, Doing, Done, Found, Recorder, Request
+from .pool import Pool
 from .records import Case, Ceilings, Clocks, Measurement, Phase, Status
 from .stats import StoppingRule, WarmUp
 
 FEWEST_SAMPLES = 3
 """Below this an interrupted case is left for the next time instead of being recorded."""
-BEFORE_THE_ROUNDS = ("build", "check", "memory", "warmup")
+BEFORE_THE_ROUNDS = ("build", "check", "identify", "memory", "warmup")
 CACHES_PER_POOL = 5
 MOST_SLOTS = 64
 Step = Callable[[Contender], None]
@@ -77,10 +82,9 @@ class GroupMeasurer:
 
     def measure(self) -> None:
         """All phases in order; what came out of each case is said as soon as it is known."""
-        setup = self._set_up()
-        contenders = [contender for i, case in enumerate(self.request.cases) if (contender := self._admit(i, case, setup))]
+        contenders = self._admitted()
         with self._phase("start"):
-            self.pool = Pool([truth.inputs for truth in self.truths], self._slots(setup))
+            self.pool = Pool(self.gate.variants, self._slots(), self.problem)
         self._each(contenders, "warmup", lambda contender: steps.warm_up(contender, self.pool, self.clock, self.stop))
         before = self.watch.read()
         self._rounds(contenders)
@@ -89,32 +93,39 @@ class GroupMeasurer:
             self._count_energy(contenders)
         self._each(contenders, "recheck", lambda contender: self._conclude(contender, before, after))
 
-    def _set_up(self) -> Setup:
-        """Weights, calibration inputs, and two variants of the inputs with their truths, from seeds of their own."""
-        seed = self.request.settings.seed
-        with self._phase("start"):
-            weights = self.problem.weights(seed + 3, self.device)
-            self.truths = [check.Truth(self.problem, self.problem.inputs(seed + i, self.device), weights) for i in range(2)]
-            return Setup(self.device, weights, self.problem.inputs(seed + 2, self.device), seed)
+    def check(self) -> None:
+        """The gate alone: build, check, identify; what came out of each case is said as soon as it is known."""
+        for contender in self._admitted():
+            contender.release()
+            self.channel.say(Done(contender.measurement))
 
-    def _admit(self, index: int, case: Case, setup: Setup) -> Contender | None:
+    def _admitted(self) -> list[Contender]:
+        """The contenders that passed the gate; what is the same for all of them is made first."""
+        with self._phase("start"):
+            request, setup = self.request, Setup(self.device, seed=self.request.settings.seed)
+            self.gate = Gate(self.problem, setup, seed=setup.seed, thorough=request.kind == "check", known_awkward=request.known_awkward)
+        return [contender for i, case in enumerate(request.cases) if (contender := self._admit(i, case))]
+
+    def _admit(self, index: int, case: Case) -> Contender | None:
         """Build, check and count memory; None when that already ended the case."""
         contender = Contender(
             index=index,
             case=case,
             kernel=self.kernels[case.kernel],
             problem=self.problem,
-            setup=setup,
+            setup=self.gate.setup,
             measurement=Measurement(case=case.id, status="ok"),
             rule=StoppingRule(self.protocol),
             warm=WarmUp(self.protocol),
         )
         alive = [contender]
         first = self.request.first
-        self._each(alive, "build", lambda contender: steps.build(contender, self.truths[0], self.clock, "cold" if first else "warm"))
-        self._each(alive, "check", lambda contender: steps.check_output(contender, self.truths))
+        self._each(alive, "build", lambda contender: steps.build(contender, self.gate, self.clock, "cold" if first else "warm"))
+        self._each(alive, "check", lambda contender: steps.check_output(contender, self.gate))
         if first:
-            self._each(alive, "memory", lambda contender: steps.count_memory(contender, self.truths[0]))
+            self._each(alive, "identify", lambda contender: steps.identify(contender, self.gate.truths[0]))
+        if first and self.request.kind == "group":
+            self._each(alive, "memory", lambda contender: steps.count_memory(contender, self.gate.truths[0]))
         return contender if alive else None
 
     def _each(self, contenders: list[Contender], phase: Phase, step: Step) -> None:
@@ -133,10 +144,8 @@ class GroupMeasurer:
                 step(contender)
         except Interrupted:
             raise
-        except check.WrongOutput as error:
-            self._drop(contender, contenders, "wrong", str(error) if phase == "check" else f"{phase}: {error}")
         except BaseException as error:  # noqa: BLE001 - a kernel may raise anything, SystemExit too: it costs that kernel only
-            self._drop(contender, contenders, "failed", f"{phase}: {sentence(error)}")
+            self._drop(contender, contenders, *outcome(error, phase))
         finally:
             self.recorder.clear()
             contender.note(phase, time.perf_counter() - started)
@@ -149,12 +158,12 @@ class GroupMeasurer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _slots(self, setup: Setup) -> int:
+    def _slots(self) -> int:
         """Two; more where a GPU sample is made of many calls, which would otherwise find their inputs in the cache."""
-        if setup.device.type != "cuda":
+        if self.device.type != "cuda":
             return 2
-        cache = torch.cuda.get_device_properties(setup.device).L2_cache_size
-        return int(np.clip(np.ceil(CACHES_PER_POOL * cache / max(self.truths[0].inputs.nbytes, 1)), 2, MOST_SLOTS))
+        cache = torch.cuda.get_device_properties(self.device).L2_cache_size
+        return int(np.clip(np.ceil(CACHES_PER_POOL * cache / max(self.gate.variants[0].nbytes, 1)), 2, MOST_SLOTS))
 
     def _rounds(self, contenders: list[Contender]) -> None:
         """Sample all contenders in rounds of random order until every one's stopping rule is content.
@@ -181,15 +190,18 @@ class GroupMeasurer:
 
     def _drop_broken(self, contenders: list[Contender]) -> None:
         for contender in [contender for contender in contenders if contender.broken]:
-            self._drop(contender, contenders, "failed", f"timing: {contender.broken}")
+            assert contender.broken is not None
+            self._drop(contender, contenders, *contender.broken)
 
     def _timed(self, contender: Contender, round_number: int) -> None:
         self.recorder.mark(contender.index)
         started = time.perf_counter()
         try:
-            run_leg(contender, self.pool, self.clock, round_number)
+            with left_alone():
+                run_leg(contender, self.pool, self.clock, round_number, self.rng)
+            self.gate.untouched()
         except BaseException as error:  # noqa: BLE001 - as in _guarded
-            contender.broken = sentence(error)
+            contender.broken = outcome(error, "timing")
         self.recorder.clear()
         contender.note("timing", time.perf_counter() - started)
 
@@ -209,15 +221,15 @@ class GroupMeasurer:
                 mark=self.recorder.mark,
             )
         for contender, error in broken:
-            self._drop(contender, contenders, "failed", f"energy: {sentence(error)}")
+            self._drop(contender, contenders, *outcome(error, "energy"))
 
     def _conclude(self, contender: Contender, before: Reading, after: Reading) -> None:
         """Check the last timed output, judge the samples, and say the measurement."""
         hot = judge.throttled(contender, self.dropped_rounds)
         if contender.last is None or (len(contender.samples) < FEWEST_SAMPLES and not hot):
             return  # interrupted before it was measured: a resumed run takes it up again
-        output, variant = contender.last
-        check.verify(output, contender.kernel, contender.setup, self.truths[variant])
+        standard = contender.standards[contender.last.variant]
+        judged(contender.last.plain(), standard, contender.setup, approximate=contender.kernel.approximate)
         measurement = contender.measurement
         measurement.processes = [contender.process(self.request.worker)]
         measurement.clocks = Clocks(
@@ -251,6 +263,17 @@ class GroupMeasurer:
             yield
         finally:
             self.phases_s[name] = self.phases_s.get(name, 0.0) + time.perf_counter() - started
+
+
+def outcome(error: BaseException, phase: str) -> tuple[Status, str]:
+    """The status of a case that ended with this error, and the reason, which names the phase where that says something."""
+    if isinstance(error, WrongOutput):
+        return "wrong", str(error) if phase == "check" else f"{phase}: {error}"
+    if isinstance(error, Misconduct):
+        return "invalid", str(error) if phase == "check" else f"{phase}: {error}"
+    if isinstance(error, NotAsNamed):
+        return "invalid", f"not as named: {error}"
+    return "failed", f"{phase}: {sentence(error)}"
 
 
 def sentence(error: BaseException) -> str:

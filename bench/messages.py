@@ -15,14 +15,13 @@ import msgspec
 
 from .records import Case, Ceilings, Measurement, Phase, Settings
 
-
 Joules = Literal["none", "finalists", "all"]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What one worker process is to do."""
 
-    kind: Literal["group", "ceilings"]
+    kind: Literal["group", "check", "ceilings"]
     device: str
     settings: Settings
     worker: int
@@ -38,6 +37,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """False for the further processes of --processes: memory and energy are known already."""
     stop_after_s: float | None = None
     """Time left in the budget."""
+    known_awkward: tuple[str, ...] = ()
+    """Kernels that have been through the awkward lengths of the gate at another problem."""
     joules: Joules = "finalists"
     """Whose joules are measured: of nobody, of the fastest kernels, of all."""
     joules_allowance_s: float | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
+
+import msgspec
 
 from kerneldyno.kernels.registry import DIRECTIONS, DTYPES, KernelFileError
 
@@ -13,6 +15,7 @@ from .environment import DeviceError
 from .journal import JournalError
 from .launch import EnergyChoice
 from .plan import UsageError
+from .records import Case, Measurement
 
 GO_WITH_RESUME = ("--resume", "--load", "--budget")
 PATH_OPTIONS = ("--load", "--out", "--resume")
@@ -81,6 +84,15 @@ def without_paths(arguments: Sequence[str]) -> list[str]:
         else:
             found.append(word)
     return found
+
+
+def write_checks(path: Path, cases: Sequence[Case], measurements: Mapping[str, Measurement]) -> None:
+    """Write what the gate found as JSON: a list of cases, each with its measurement. Raises UsageError when it cannot be written."""
+    found = [{"case": case, "measurement": measurements.get(case.id)} for case in cases]
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+    except OSError as error:
+        raise UsageError(f"--json {path}: cannot be written ({error.strerror}): give another file") from error
 
 
 def exit_code(error: Exception) -> int | None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from kerneldyno.kernels.registry import AWKWARD
+
 from . import environment, finalists, privacy
 from .child import Child, Loss
 from .entries import Attempt, CeilingsFound, GroupDone, Measured, Session, SessionEnd
@@ -52,6 +54,8 @@ class Runner:
     progress: Progress
     load: tuple[Path, ...] = ()
     stop: Callable[[], bool] = lambda: False
+    mode: Literal["group", "check"] = "group"
+    """Whether groups are measured, or put through the gate only."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     _ceilings: Ceilings | None = None
     _workers: int = 0
@@ -86,7 +90,7 @@ class Runner:
     def _all_groups(self) -> Ended:
         passes = [(process, group) for process in range(self.settings.processes) for group in self.plan.groups]
         pending = [(process, group) for process, group in passes if self._missing(group, process)]
-        if pending:
+        if pending and self.mode == "group":
             self._measure_ceilings()
         for number, (process, group) in enumerate(pending):
             if self.stop():
@@ -118,7 +122,7 @@ class Runner:
         by_id = {case.id: case for case in cases}
         spent: dict[str, float] = {}
         energy_began: float | None = None
-        for message in self._hear(self._request("group", cases=cases, first=first)):
+        for message in self._hear(self._request(self.mode, cases=cases, first=first)):
             if isinstance(message, Doing):
                 # where all cases of the group take turns nobody is to blame if the harness dies
                 self.journal.append(Attempt(case="" if message.phase in ("timing", "energy") else message.case, phase=message.phase))
@@ -143,7 +147,7 @@ class Runner:
         yield from child.messages(self.stop, self.progress.tick)
         self._loss = child.loss
 
-    def _request(self, kind: Literal["group", "ceilings"], *, cases: list[Case] | None = None, first: bool = True) -> Request:
+    def _request(self, kind: Literal["group", "check", "ceilings"], *, cases: list[Case] | None = None, first: bool = True) -> Request:
         self._workers += 1
         group = cases[0].group if cases else ""
         joules, allowance_s = finalists.asked(self.settings, self.plan.groups, group, self._energy_s)
@@ -159,9 +163,15 @@ class Runner:
             first=first,
             stop_after_s=self._budget_left(),
             ceilings=self._ceilings,
+            known_awkward=self._known_awkward(),
             joules=joules,
             joules_allowance_s=allowance_s,
         )
+
+    def _known_awkward(self) -> tuple[str, ...]:
+        """Kernels that have been through the awkward lengths already: they need not be built for them again."""
+        known = [case for case in self.plan.cases if case.id in self.measurements]
+        return tuple({case.kernel for case in known if any(name.startswith(AWKWARD) for name in self.measurements[case.id].probes)})
 
     def _measure_ceilings(self) -> None:
         self.progress.doing(None, "ceilings")

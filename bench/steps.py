@@ -3,55 +3,60 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from . import check
-from .contender import Contender, Pool
+from .contender import Contender
 from .gate import identity
+from .gate.examine import Gate
+from .gate.truth import Truth
 from .instruments.clock import Clock
 from .instruments.memory import count
+from .pool import Pool
 from .records import Warn
 
 WARMUP_WINDOW_S = 0.03
 
 
-def build(contender: Contender, truth: check.Truth, clock: Clock, cache: Literal["cold", "warm"]) -> None:
+def build(contender: Contender, gate: Gate, clock: Clock, cache: Literal["cold", "warm"]) -> None:
     """Build and call once: compilers do their work at the first call."""
     contender.breaks_before = identity.graph_breaks()
     started = time.perf_counter()
-    contender.run = contender.kernel.build(contender.problem, contender.setup)
+    contender.run, changed = gate.build(contender.kernel)
     built = time.perf_counter()
-    inputs = contender.prepared(truth.inputs)
+    inputs = contender.prepared(gate.variants[0])
     prepared = time.perf_counter()
     contender.run(inputs)
     clock.synchronize()
     measurement, weights = contender.measurement, contender.setup.weights
     measurement.build_s = time.perf_counter() - prepared + built - started
     measurement.build_cache = cache
+    if changed:
+        text = f"its build changed {', '.join(changed)}, for the kernels beside it too: that was put back"
+        measurement.warnings.append(Warn("global-state", text))
     if contender.kernel.prepare:
         measurement.prepare_s = prepared - built
         measurement.prepare_bytes = getattr(inputs, "nbytes", None)
     measurement.weight_bytes = int(getattr(contender.run, "weight_bytes", weights.nbytes if weights is not None else 0))
 
 
-def check_output(contender: Contender, truths: Sequence[check.Truth]) -> None:
-    """Raise WrongOutput unless the kernel is right, and behaves."""
-    answer = check.behaves(contender.whole, truths[0], truths[1].inputs)
-    verified = check.verify(answer, contender.kernel, contender.setup, truths[0])
-    contender.measurement.errors = verified.errors
-    contender.measurement.distance = verified.distance
+def check_output(contender: Contender, gate: Gate) -> None:
+    """Raise WrongOutput unless the kernel is right, and Misconduct unless it behaves."""
+    measurement = contender.measurement
+    found = gate.examine(contender.kernel, contender.whole, build_s=measurement.build_s or 0.0)
+    measurement.errors, measurement.distance, measurement.probes = found.errors, found.distance, found.probes
+    contender.standards = found.standards
 
 
-def identify(contender: Contender, truth: check.Truth) -> None:
+def identify(contender: Contender, truth: Truth) -> None:
     """Note what was seen to run; raise NotAsNamed when that is not what the kernel's name says."""
     assert contender.run is not None
     given = contender.kernel, contender.problem, contender.setup, contender.run, contender.prepared(truth.inputs)
     contender.measurement.identity = identity.identify(*given, breaks_before=contender.breaks_before)
 
 
-def count_memory(contender: Contender, truth: check.Truth) -> None:
+def count_memory(contender: Contender, truth: Truth) -> None:
     """Peak bytes of one call, and what every call leaves behind; a runtime with an allocator of its own is built again without it."""
     inputs, run, setup = contender.prepared(truth.inputs), contender.run, contender.setup
     assert run is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -91,11 +91,42 @@ def outcome(measurement: Measurement) -> str:
     """One case in a few words: its latency, or why it has none."""
     if measurement.status != "ok":
         return measurement.reason or ""
+    if not measurement.processes:
+        return passed(measurement)
     interval = latency(measurement.processes)
     spread = f" ± {interval.half_width:.1%}" if interval.half_width < 1 else ""
     rms = f", {measurement.distance.relative_rms:.1e} off" if measurement.distance else ""
     marks = "".join(f" [{warning.code}]" for warning in measurement.warnings)
     return f"{seconds(interval.estimate)}{spread}{rms}{marks}"
+
+
+def passed(measurement: Measurement) -> str:
+    """What the gate found of a kernel that passed it without being timed: error ratios, and what was seen to run."""
+    assert measurement.errors is not None
+    told = [f"error {measurement.errors.max_ratio:.2g} × plain"]
+    if measurement.probes:
+        name = max(measurement.probes, key=measurement.probes.__getitem__)
+        told.append(f"{len(measurement.probes)} probes, worst {measurement.probes[name]:.2g} × ({name})")
+    if measurement.distance:
+        told.append(f"{measurement.distance.relative_rms:.1e} off the exact result")
+    if measurement.identity:
+        told.append(f"ran: {measurement.identity}")
+    marks = "".join(f" [{warning.code}]" for warning in measurement.warnings)
+    return ", ".join(told) + marks
+
+
+def gate_summary(console: Console, cases: Sequence[Case], measurements: Mapping[str, Measurement]) -> int:
+    """Repeat what did not pass, with all that is known, and count; returns how many did not."""
+    done = [(case, measurements[case.id]) for case in cases if case.id in measurements]
+    bad = [(case, measurement) for case, measurement in done if measurement.status not in ("ok", "skipped")]
+    for case, measurement in bad:
+        what = f"{case.kernel} at {case.label}: {measurement.reason}"
+        console.print(f"[{STYLES[measurement.status]}]{measurement.status}[/] {escape(what)}", highlight=False)
+    counts = Counter(measurement.status for _, measurement in done)
+    counts["missing"] = len(cases) - len(done)
+    told = [f"{counts[status]} {status}" for status in (*STATUSES, "missing") if counts[status]]
+    console.print(f"{len(cases)} cases: {', '.join(told)}", highlight=False)
+    return len(bad) + counts["missing"]
 
 
 def summary(console: Console, results: pd.DataFrame, winners: pd.DataFrame, groups: Sequence[GroupDone] = ()) -> None:

@@ -32,6 +32,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # libraries under measurement warn at will; their warnings are not ours
     stop = _Stop(request.stop_after_s)
 
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # read when torch is imported: its profiler would greet us on standard error
     import torch
 
     torch.set_num_threads(request.settings.threads)
@@ -75,7 +76,7 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
         gc.collect()
         gc.freeze()  # what is alive now stays: later collections need not look at it
         with suppress(Interrupted):
-            measurer.measure()
+            measurer.check() if request.kind == "check" else measurer.measure()
         channel.say(Finished(measurer.phases_s))  # not after an error of ours: the parent has to see that one
     # interpreters with compiled code and foreign threads loaded have been seen to crash on the way out
     os._exit(0)

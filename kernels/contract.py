@@ -22,6 +22,8 @@ DIRECTIONS = ("forward", "backward")
 MOST = 2**31 - 1
 """No dimension is larger: torch and Triton index with 32 bits in places."""
 OPERATORS = ("attention", "feedforward", "layer")
+AWKWARD = "awkward length"
+"""How the names of probes begin for which a kernel is built anew, at a length that fits no tile."""
 
 Inputs = Any  # one frozen subclass of Tensors per operator, beside its Problem
 Weights = Any  # likewise, for operators that have weights; None otherwise

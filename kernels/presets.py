@@ -122,10 +122,47 @@ _DECODE = Preset(
     ),
 )
 
+_FEATURES = Preset(
+    name="features",
+    summary="everything a problem can ask for, at small sizes: what `kerneldyno check` looks at by default",
+    protocol="smoke",
+    problems=(
+        *(
+            attention(**{"batch": 2, "q_len": 96, "heads": 4, "head_dim": 64, **fields})
+            for fields in (
+                {},
+                {"causal": True},
+                {"padding": True},
+                {"bias": "additive"},
+                {"bias": "boolean"},
+                {"causal": True, "padding": True, "kv_heads": 2, "head_dim": 80},
+                {"kv_len": 150, "causal": True},
+                {"q_len": 1, "kv_len": 300, "causal": True, "kv_heads": 1},
+                {"causal": True, "kv_heads": 2, "direction": "backward"},
+                {"padding": True, "direction": "backward"},
+            )
+        ),
+        *(
+            feedforward(**{"batch": 2, "seq_len": 48, "dim": 128, "hidden_dim": 256, **fields})
+            for fields in (
+                {},
+                {"activation": "gelu", "norm": "none", "bias": False},
+                {"activation": "silu", "norm": "rmsnorm", "gated": True, "bias": False, "residual": True},
+                {"activation": "gelu_tanh", "gated": True},
+            )
+        ),
+        *(
+            layer(**{"batch": 2, "seq_len": 64, "dim": 128, "heads": 4, "hidden_dim": 256, **fields})
+            for fields in ({}, {"mask": "causal"}, {"mask": "boolean"}, {"mask": "causal", "padding": True})
+        ),
+    ),
+)
+
 PRESETS = {
     preset.name: preset
     for preset in (
         _SMOKE,
+        _FEATURES,
         Preset(
             name="seed",
             summary="the layer the project started from: d_model 512, 8 heads, 2048; 10, 128 and 512 tokens",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._standin import standing_in
 from .contract import (
+    AWKWARD,
     DIRECTIONS,
     DTYPES,
     ITEM_BYTES,
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "DIRECTIONS", "DTYPES", "ITEM_BYTES", "OPERATORS", "SHORT_DTYPES", "Device", "Gradients", "Inputs", "Kernel", "KernelFileError",
-    "NotAsNamed", "Probe", "Problem", "Run", "Setup", "Tensors", "Trace", "Weights", "differentiated", "holding", "kernel", "load",
+    "AWKWARD", "DIRECTIONS", "DTYPES", "ITEM_BYTES", "OPERATORS", "SHORT_DTYPES", "Device", "Gradients", "Inputs", "Kernel",
+    "KernelFileError", "NotAsNamed", "Probe", "Problem", "Run", "Setup", "Tensors", "Trace", "Weights", "differentiated",
+    "holding", "kernel", "load",
 ]  # fmt: skip
 
 KERNELS = Path(__file__).parent

@@ -24,7 +24,7 @@ from .verify import PROBE_SLACK, Standard, Verified, judged
 PATIENCE_S = 20.0
 """After so many seconds of calls the remaining probes are left out, and said to be."""
 QUICK_BUILD_S = 0.3
-"""A kernel that builds slower than this is not built anew for every awkward length, unless asked for thoroughness."""
+"""A kernel that builds slower than this is not built anew for the awkward lengths; where all probes are wanted, at one problem."""
 DISGUISE_SEED = 1_000_003
 
 
@@ -64,8 +64,9 @@ class Gate:
         self.known_awkward = known_awkward
         self.patience_s = patience_s
         self.device = setup.device
-        drawn = [problem.inputs(seed + i, self.device) for i in range(2)]
-        self.truths = [self._truth(problem, inputs, FLOPS) for inputs in drawn]
+        self.variants = [problem.inputs(seed + i, self.device) for i in range(2)]
+        """Two sets of inputs; those of `truths` differ from them where only some rows are compared backward."""
+        self.truths = [self._truth(problem, inputs, FLOPS) for inputs in self.variants]
         self.instruments = Instruments()
 
     @cached_property
@@ -138,9 +139,10 @@ class Gate:
         """Why a probe is not made with this kernel; None when it is."""
         if probe.problem is None:
             return None
-        if kernel.name in self.known_awkward:
+        slow = build_s > QUICK_BUILD_S
+        if kernel.name in self.known_awkward and (slow or not self.thorough):
             return "made at another problem of this run"
-        if not self.thorough and build_s > QUICK_BUILD_S:
+        if slow and not self.thorough:
             return f"another build takes {build_s:.1f} s: kerneldyno check makes it"
         return kernel.why_not(probe.problem, _described(self.device))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..registry import Probe
+from ..registry import AWKWARD, Probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ LOUD = 2.5
 """Queries are so many times the key that they look for: its score is LOUD · √head_dim above the others'."""
 OVERFLOWING = 100.0
 """Scores times this leave the range of the exponential unless their maximum is taken off first."""
-AWKWARD = (1, 127, 129, 1000)
+LENGTHS = (1, 127, 129, 1000)
 """Lengths that are multiples of no tile."""
 FEW = 2
 """Batch rows and key-value heads of the awkward problems."""
@@ -126,9 +126,9 @@ def _awkward(problem: Attention, seed: int) -> Iterator[Probe]:
     """Few heads at lengths that fit no tile; the kernel is built anew for each."""
     kv_heads = min(problem.kv_heads, FEW)
     small = replace(problem, batch=min(problem.batch, FEW), kv_heads=kv_heads, heads=kv_heads * problem.group)
-    lengths = [replace(small, q_len=problem.q_len if problem.cross else length, kv_len=length) for length in AWKWARD]
+    lengths = [replace(small, q_len=problem.q_len if problem.cross else length, kv_len=length) for length in LENGTHS]
     if problem.causal and not problem.cross:
         lengths.append(replace(small, q_len=129, kv_len=65))  # 64 queries see nothing
     for other in lengths:
-        if other.q_len <= max(AWKWARD):
-            yield Probe(f"awkward length {other.q_len}→{other.kv_len}", other.inputs(seed), problem=other)
+        if other.q_len <= max(LENGTHS):
+            yield Probe(f"{AWKWARD} {other.q_len}→{other.kv_len}", other.inputs(seed), problem=other)

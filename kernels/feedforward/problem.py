@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from ..registry import ITEM_BYTES, SHORT_DTYPES, Probe, Problem, Tensors
+from ..registry import AWKWARD, ITEM_BYTES, SHORT_DTYPES, Probe, Problem, Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ EVERYTHING = (*ACTIVATIONS, "layernorm", "rmsnorm", "gated", "bias", "residual")
 
 LARGE, SMALL = 8.0, 2.0**-9
 """Factors of inputs: the smaller makes the variance of a token as small as the epsilon that a norm adds to it."""
-AWKWARD = (1, 127, 129, 1000)
+LENGTHS = (1, 127, 129, 1000)
 """Numbers of tokens that are multiples of no tile."""
 BLOCK_HIDDEN = 2**24
 """Hidden activations held at once by the reference: 128 MiB in float64."""
@@ -209,9 +209,9 @@ class FeedForward(Problem):
         yield Probe("tokens before batch rows in memory", inputs.replace(x=x.transpose(0, 1).contiguous().transpose(0, 1)), optional=True)
         yield Probe("slices of a wider tensor", inputs.replace(x=torch.cat([x, -x], dim=2)[..., : self.dim]), optional=True)
         yield Probe("one token expanded to all", inputs.replace(x=x[:, :1].expand_as(x)), optional=True)
-        for length in AWKWARD:
+        for length in LENGTHS:
             other = replace(self, batch=1, seq_len=length)
-            yield Probe(f"awkward length {length}", other.inputs(seed), problem=other)
+            yield Probe(f"{AWKWARD} {length}", other.inputs(seed), problem=other)
 
     def flops(self) -> int:
         """2 · tokens · dim · hidden_dim for each of the two matrices, three when gated."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..registry import Probe
+from ..registry import AWKWARD, Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .problem import Layer, LayerInputs
 
 LARGE = 4.0
-AWKWARD = (1, 127, 129, 300)
+LENGTHS = (1, 127, 129, 300)
 """Lengths that are multiples of no tile."""
 
 
@@ -48,6 +48,6 @@ def probes(problem: Layer, inputs: LayerInputs, seed: int) -> Iterator[Probe]:
         yield Probe("lengths from 1 to all", inputs.replace(lengths=spread.round().to(inputs.lengths.dtype)))
     yield Probe("tokens before batch rows in memory", inputs.replace(x=x.transpose(0, 1).contiguous().transpose(0, 1)), optional=True)
     yield Probe("slices of a wider tensor", inputs.replace(x=torch.cat([x, -x], dim=2)[..., : problem.dim]), optional=True)
-    for length in AWKWARD:
+    for length in LENGTHS:
         other = replace(problem, batch=min(problem.batch, 2), seq_len=length)
-        yield Probe(f"awkward length {length}", other.inputs(seed), problem=other)
+        yield Probe(f"{AWKWARD} {length}", other.inputs(seed), problem=other)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kerneldyno.bench import check
+from kerneldyno.bench.gate.conduct import behaves
+from kerneldyno.bench.gate.truth import Truth
 from kerneldyno.kernels.registry import Setup
 
 
@@ -13,11 +14,11 @@ from kerneldyno.kernels.registry import Setup
 def verified():
     """(kernel, problem) -> what the harness's check found; raises WrongOutput when the kernel is wrong."""
 
-    def verify(kernel, problem, seed=0):
+    def judge(kernel, problem, seed=0):
         weights = problem.weights(seed + 3)
         setup = Setup(torch.device("cpu"), weights, problem.inputs(seed + 2), seed)
-        truth = check.Truth(problem, problem.inputs(seed + 1), weights)
-        output = check.behaves(kernel.build(problem, setup), truth, problem.inputs(seed + 4))
-        return check.verify(output, kernel, setup, truth)
+        truth = Truth(problem, problem.inputs(seed + 1), weights)
+        output = behaves(kernel.build(problem, setup), truth.inputs, problem.inputs(seed + 4), setup.device).first
+        return verify(output, kernel, setup, truth)
 
-    return verify
+    return judge

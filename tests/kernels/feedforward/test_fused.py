@@ -15,7 +15,9 @@ pytest.importorskip("triton")
 
 INTERPRETED = """
 import json, torch
-from kerneldyno.bench import check
+from kerneldyno.bench.gate.conduct import behaves
+from kerneldyno.bench.gate.truth import Truth
+from kerneldyno.bench.gate.verify import verify
 from kerneldyno.kernels.feedforward.fused import fused
 from kerneldyno.kernels.feedforward.problem import FeedForward
 from kerneldyno.kernels.registry import Setup
@@ -39,11 +41,11 @@ for fields in variants:
             if seq_len == 129:  # rows further apart than they are long
                 inputs = inputs.replace(x=torch.cat([inputs.x, inputs.x], dim=2)[..., :dim])
             setup = Setup(torch.device("cpu"), weights)
-            truth = check.Truth(problem, inputs, weights)
+            truth = Truth(problem, inputs, weights)
             before = inputs.x.clone()
             output = fused.build(problem, setup)(inputs)
             assert torch.equal(inputs.x, before)
-            errors = check.verify(output, fused, setup, truth).errors
+            errors = verify(output, fused, setup, truth).errors
             found[problem.label] = [errors.max_ratio, errors.rms_ratio]
 print(json.dumps(found))
 """
@@ -133,7 +135,9 @@ def test_is_right_on_a_gpu():
 
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA GPU")
-    from kerneldyno.bench import check
+    from kerneldyno.bench.gate.conduct import behaves
+    from kerneldyno.bench.gate.truth import Truth
+    from kerneldyno.bench.gate.verify import verify
     from kerneldyno.kernels.feedforward.fused import fused
     from kerneldyno.kernels.feedforward.problem import FeedForward
     from kerneldyno.kernels.registry import Setup
@@ -145,6 +149,6 @@ def test_is_right_on_a_gpu():
                 problem = FeedForward(seq_len=seq_len, dim=dim, hidden_dim=hidden_dim, dtype=dtype, **fields)
                 weights = problem.weights(3, device)
                 setup = Setup(device, weights, problem.inputs(2, device))
-                truth = check.Truth(problem, problem.inputs(1, device), weights)
-                output = check.behaves(fused.build(problem, setup), truth, problem.inputs(4, device))
-                check.verify(output, fused, setup, truth)
+                truth = Truth(problem, problem.inputs(1, device), weights)
+                output = behaves(fused.build(problem, setup), truth.inputs, problem.inputs(4, device), setup.device).first
+                verify(output, fused, setup, truth)

@@ -5,7 +5,9 @@ import shutil
 import pytest
 import torch
 
-from kerneldyno.bench import check
+from kerneldyno.bench.gate.errors import WrongOutput
+from kerneldyno.bench.gate.truth import Truth
+from kerneldyno.bench.gate.verify import verify
 from kerneldyno.kernels import _int8, registry
 from kerneldyno.kernels.feedforward.int8 import graph, int8, matrices
 from kerneldyno.kernels.feedforward.problem import FeedForward
@@ -105,10 +107,10 @@ class TestInt8:
         verified(int8, problem)
         weights = problem.weights(3)
         setup = Setup(torch.device("cpu"), weights, problem.inputs(2))
-        truth = check.Truth(problem, problem.inputs(1), weights)
+        truth = Truth(problem, problem.inputs(1), weights)
         output = int8.build(problem, setup)(truth.inputs)
-        with pytest.raises(check.WrongOutput, match="claims to compute"):
-            check.verify(output * 1.01, int8, setup, truth)
+        with pytest.raises(WrongOutput, match="claims to compute"):
+            verify(output * 1.01, int8, setup, truth)
 
     def test_the_graph_multiplies_integers(self):
         problem = FeedForward(seq_len=4, gated=True, dim=16, hidden_dim=32)

@@ -13,7 +13,8 @@ pytest.importorskip("triton")
 
 INTERPRETED = """
 import json, torch
-from kerneldyno.bench import check
+from kerneldyno.bench.gate.truth import Truth
+from kerneldyno.bench.gate.verify import verify
 from kerneldyno.kernels.layer.fused import fused
 from kerneldyno.kernels.layer.problem import Layer
 from kerneldyno.kernels.registry import Setup
@@ -25,8 +26,8 @@ for fields in ({}, {"mask": "causal"}, {"padding": True, "batch": 2}):
         problem = Layer(seq_len=33, dim=64, heads=2, hidden_dim=72, dtype=dtype, **fields)
         weights = problem.weights(3)
         setup = Setup(torch.device("cpu"), weights)
-        truth = check.Truth(problem, problem.inputs(1), weights)
-        errors = check.verify(fused.build(problem, setup)(truth.inputs), fused, setup, truth).errors
+        truth = Truth(problem, problem.inputs(1), weights)
+        errors = verify(fused.build(problem, setup)(truth.inputs), fused, setup, truth).errors
         found[problem.label] = [errors.max_ratio, errors.rms_ratio]
 print(json.dumps(found))
 """
