@@ -1,0 +1,95 @@
+"""The sections in which planted kernels go through the gate: wrong ones, cheats, approximations that are not what they claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ..plan import UsageError
+from .examining import Answer, Job, examined
+from .findings import Control, Finding, Found
+from .plants import Plant, by_name
+from .runs import measured
+
+if TYPE_CHECKING:
+    from kerneldyno.kernels.registry import Problem
+
+    from .context import Context
+
+PACKAGE = __package__
+MODULES = {
+    "attention": ("attention_masks", "attention_numbers", "attention_memory"),
+    "gradients": ("gradients",),
+    "feedforward": ("feedforward_mistakes",),
+    "layer": ("layer_mistakes",),
+    "approximations": ("approximations",),
+    "cheats": ("cheats", "meddling"),
+}
+"""Section -> the modules that hold its plants."""
+
+
+def findings(section: str, context: Context) -> Iterator[Found]:
+    """What the gate says of every plant of a section."""
+    plants = {f"{PACKAGE}.{name}": by_name(import_module(f"{PACKAGE}.{name}").plants()) for name in MODULES[section]}
+    for job, answer in examined(_jobs(plants, context), parallel=context.parallel, stop=context.stop):
+        plant = plants[answer.source][answer.kernel]
+        context.say(f"{plant.title}, {job.problem.label}")
+        if section == "cheats" and not plant.right and answer.outcome == "passed" and not context.blind and not context.short:
+            yield from _in_a_run(plant, job.problem, context)
+        else:
+            yield found(section, plant, job.problem, answer)
+
+
+def found(section: str, plant: Plant, problem: Problem, answer: Answer) -> Found:
+    """A finding, or a control where nothing is wrong with the plant.
+
+    What made a kernel break, neither wrong nor a cheat in the gate's eyes, is not counted as caught: the mistake was not seen.
+    """
+    where = problem.label
+    if plant.right:
+        alarm = None if answer.outcome == "unable" else answer.outcome != "passed"
+        return Control(section=section, what=plant.title, where=where, alarm=alarm, said=answer.said)
+    caught = None if answer.outcome == "unable" else answer.outcome == "refused"
+    said = f"{answer.outcome}: {answer.said}" if answer.outcome == "broken" else answer.said
+    return Finding(section=section, plant=plant.title, where=where, caught=caught, must=plant.must(problem), said=said)
+
+
+def _jobs(plants: dict[str, dict[str, Plant]], context: Context) -> list[Job]:  # type: ignore[type-arg]
+    """One for each problem, the largest first, so that none is left alone at the end."""
+    at: dict[Problem, list[tuple[str, str]]] = {}
+    for source, named in plants.items():
+        for name, plant in named.items():
+            for problem in plant.places(short=context.short):
+                at.setdefault(problem, []).append((source, name))
+    jobs = [Job(problem, tuple(kernels), context.device, context.seed, context.blind) for problem, kernels in at.items()]
+    return [part for job in sorted(jobs, key=lambda job: -job.problem.flops()) for part in _parts(job, context.parallel)]
+
+
+def _parts(job: Job, parallel: int, most: int = 24) -> Iterator[Job]:
+    """A job with many kernels in several, so that all processors have something to do."""
+    pieces = min(parallel, -(-len(job.kernels) // most))
+    for piece in range(pieces):
+        yield Job(job.problem, job.kernels[piece::pieces], job.device, job.seed, job.blind)
+
+
+def _in_a_run(plant: Plant, problem: Problem, context: Context) -> Iterator[Found]:
+    """What passes the gate may still be seen while it is timed: a real run decides."""
+    name = plant.kernel.name.partition("/")[2]
+    fields: dict[str, Sequence[object]] = {key: [value] for key, value in problem.fields().items() if key not in ("kv_heads", "kv_len")}
+    try:
+        run = measured(
+            "contestants.py", (name,), fields, device=str(context.device), seed=context.seed, stop=context.stop, tick=context.tick
+        )
+    except UsageError:
+        raise  # another run is using the device: nothing was found out
+    except Exception as error:  # noqa: BLE001 - whatever brings the harness down is the finding
+        said = f"passes the gate, and its run died of {type(error).__name__}: {error}"
+        yield Finding(section="cheats", plant=plant.title, where="a real run", caught=False, said=said)
+        return
+    measurement = run.by_kernel.get(name)
+    if measurement is None or context.stop():
+        return
+    caught = measurement.status != "ok"
+    said = f"passes the gate, {measurement.status} in a run" + (f": {measurement.reason}" if caught else "")
+    yield Finding(section="cheats", plant=plant.title, where="a real run", caught=caught, must=plant.must(problem), said=said)
