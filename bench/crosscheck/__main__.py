@@ -37,8 +37,8 @@ def main(
     A tool's figure for a case is the median of its values (kerneldyno: its latency). The table shows the median of the
     figures of all repetitions, and their spread: the 90th percentile less the 10th, divided by the median.
 
-    Goals: every case within 2 % of the median of the peers' figures; the geometric mean of kerneldyno's spreads no larger
-    than the median peer's, and no larger than 1.25 times the best peer's.
+    Goals: every case within 2 % of the median of the peers' figures; the geometric mean of kerneldyno's spreads over all
+    kernels no larger than the median peer's, and no larger than 1.25 times the best peer's.
     """
     environment.restart_as_worker("kerneldyno.bench.crosscheck")
     import torch

@@ -15,10 +15,6 @@ import torch
 
 from .subjects import Subject
 
-TIMEIT_S = 0.2
-"""Timer.autorange() takes as many calls as last this long …"""
-PYPERF_VALUE_S = 0.1
-"""… and a value of pyperf lasts this long: its default --min-time."""
 
 HOST_ONLY = "times warm calls by the host's clock; the latency on a GPU is device time with a cold cache"
 _NUMBERS = itertools.count()
@@ -58,21 +54,22 @@ class Timeit:
     name = "timeit"
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
+        self._ranges: dict[str, tuple[int, float]] = {}
+        """Case -> calls, and the seconds that they take: 0.2 and more."""
 
     def why_not(self, device: str) -> str | None:
         return None if device == "cpu" else HOST_ONLY
 
     def measure(self, subject: Subject, seconds: float) -> list[float]:
         timer = timeit.Timer(subject.call)
-        if subject.case not in self._numbers:
-            self._numbers[subject.case] = timer.autorange()[0]
-        number = self._numbers[subject.case]
-        return [total / number for total in timer.repeat(max(round(seconds / TIMEIT_S), 1), number)]
+        if subject.case not in self._ranges:
+            self._ranges[subject.case] = timer.autorange()
+        number, taken_s = self._ranges[subject.case]
+        return [total / number for total in timer.repeat(max(round(seconds / taken_s), 1), number)]
 
 
 class Pyperf:
-    """pyperf's worker, in this process: one warm-up value, then values of 0.1 s; it calibrates its loops once per callable.
+    """pyperf's worker, in this process: one warm-up value, then values of 0.1 s and more; it calibrates its loops once per callable.
 
     Its default is 20 fresh processes of 3 values. Here all tools share one process and one budget, so its values come from
     one worker, as all of the others' do.
@@ -81,7 +78,8 @@ class Pyperf:
     name = "pyperf"
 
     def __init__(self) -> None:
-        self._loops: dict[str, int] = {}
+        self._loops: dict[str, tuple[int, float]] = {}
+        """Case -> loops, and the seconds that they take: its --min-time of 0.1 and more."""
 
     def why_not(self, device: str) -> str | None:
         if device != "cpu":
@@ -91,11 +89,11 @@ class Pyperf:
 
     def measure(self, subject: Subject, seconds: float) -> list[float]:
         if subject.case not in self._loops:
-            calibrated = self._run(subject.call, calibrate_loops=True, loops=0, warmups=0, values=1)
-            self._loops[subject.case] = int(calibrated.get_metadata()["calibrate_loops"])
-        values = max(round(seconds / PYPERF_VALUE_S) - 1, 1)
-        run = self._run(subject.call, calibrate_loops=False, loops=self._loops[subject.case], warmups=1, values=values)
-        return list(run.values)
+            loops, call_s = self._run(subject.call, calibrate_loops=True, loops=0, warmups=0, values=1).warmups[-1]
+            self._loops[subject.case] = loops, loops * call_s
+        loops, taken_s = self._loops[subject.case]
+        values = max(round(seconds / taken_s) - 1, 1)  # less the warm-up
+        return list(self._run(subject.call, calibrate_loops=False, loops=loops, warmups=1, values=values).values)
 
     def _run(self, call: Callable[[], object], **arguments: object) -> Any:
         """What one worker of pyperf returns for these options of its command line."""

@@ -95,7 +95,7 @@ def build(problem: Problem, kernels: list[Kernel], device: torch.device, slots: 
     """Build the kernels for this problem; weights and inputs are those of a run with seed 0."""
     setup = Setup(device, problem.weights(3, device), problem.inputs(2, device))
     runs = {one.name: one.build(problem, setup) for one in kernels}
-    pool = Pool([problem.inputs(0, device), problem.inputs(1, device)], slots)
+    pool = Pool([problem.inputs(0, device), problem.inputs(1, device)], slots, problem)
     return Group(problem, setup, {one.name: one for one in kernels}, runs, pool)
 
 

@@ -45,7 +45,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     compared: int
     """… out of so many that peers measured too."""
     spread: dict[str, float]
-    """Tool -> geometric mean of its spreads, over the cases that all tools measured."""
+    """Tool -> geometric mean of its spreads, over the kernels that all tools measured; a busy-wait is none."""
     wall_s: dict[str, float]
     """Tool -> median seconds that one measurement took."""
     of_median: float | None
@@ -56,11 +56,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def missed(self) -> list[str]:
         """The goals that were not reached, each in a sentence."""
-        if not self.compared or self.of_median is None or self.of_best is None:
+        if not self.compared:
             return ["no peer measured anything: nothing was checked"]
         found = []
         if self.agreeing < self.compared:
             found.append(f"{self.compared - self.agreeing} of {self.compared} cases are beyond {AGREEMENT:.0%} of the peers' median")
+        if self.of_median is None or self.of_best is None:
+            return [*found, "no kernel was measured by all tools: spreads were not compared"]
         if self.of_median > MOST_OF_MEDIAN:
             found.append(f"the spread is {self.of_median:.2f} x that of the median peer (goal: {MOST_OF_MEDIAN:.2f})")
         if self.of_best > MOST_OF_BEST:
@@ -82,7 +84,7 @@ def summarize(figures: Sequence[Figure], truths: Mapping[str, float]) -> Summary
         taken.setdefault(figure.case, {}).setdefault(figure.tool, []).append(figure.seconds)
         walls.setdefault(figure.tool, []).append(figure.wall_s)
     rows = [_row(case, by_tool, truths.get(case)) for case, by_tool in taken.items()]
-    complete = [row for row in rows if row.spread.keys() == walls.keys()]
+    complete = [row for row in rows if row.spread.keys() == walls.keys() and row.case not in truths]
     spreads = {tool: geometric_mean(max(row.spread[tool], LEAST_SPREAD) for row in complete) for tool in walls if complete}
     peers = [value for tool, value in spreads.items() if tool != own.NAME]
     mine = spreads.get(own.NAME)
