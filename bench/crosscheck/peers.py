@@ -15,7 +15,6 @@ import torch
 
 from .subjects import Subject
 
-
 HOST_ONLY = "times warm calls by the host's clock; the latency on a GPU is device time with a cold cache"
 _NUMBERS = itertools.count()
 """pyperf takes no name twice in a process."""
