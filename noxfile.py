@@ -1,4 +1,4 @@
-"""The project's chores: bench, report, tests, lint, types, dev. CI calls these and nothing else."""
+"""The project's chores: bench, report, tests, selftest, lint, types, dev. CI calls these and nothing else."""
 
 from __future__ import annotations
 
@@ -50,6 +50,13 @@ def crosscheck(session: nox.Session) -> None:
     extras = "run,crosscheck,crosscheck-gpu" if shutil.which("nvidia-smi") else "run,crosscheck"
     install(session, "--editable", f".[{extras}]")
     session.run("python", "-P", "-m", "kerneldyno.bench.crosscheck", *session.posargs)
+
+
+@nox.session
+def selftest(session: nox.Session) -> None:
+    """Plant faults and count what is caught: `nox -s selftest`, or quickly: `nox -s selftest -- --short`."""
+    install(session, "--editable", ".[run]")
+    session.run("kerneldyno", "selftest", *session.posargs)
 
 
 @nox.session

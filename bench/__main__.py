@@ -138,6 +138,29 @@ def check(
     raise typer.Exit(EXIT_INTERRUPTED if ended == "interrupted" else EXIT_CASES if failed else EXIT_OK)
 
 
+@app.command(epilog=EXIT_CODES)
+def selftest(
+    short: Annotated[bool, typer.Option("--short", help="The most telling faults only, in two or three minutes.")] = False,
+    only: Annotated[str | None, typer.Option(metavar="SECTIONS", help='Only these sections: "attention,cheats,known times".')] = None,
+    seed: flags.Seed = 0,
+    device: flags.Device = "auto",
+    json: flags.Json = None,
+    blind: Annotated[bool, typer.Option(hidden=True, help="Switch the gate off: the self-test must then fail.")] = False,
+) -> None:
+    """The benchmark of the benchmark: plants wrong kernels, cheats, crashes and slowdowns, and counts what is caught.
+
+    Exits with 5 when something that must be caught was missed, or when too many right kernels were refused. What was
+    found is written as JSON (default: runs/DATE-selftest.json).
+    """
+    from . import launch, options
+    from .selftest import command
+
+    sections = options.words(only, "--only")
+    with launch.stop_on_signals() as stop:
+        code = command.selftest(_console(), device=device, seed=seed, short=short, only=sections, out=json, blind=blind, stop=stop)
+    raise typer.Exit(code)
+
+
 @app.command("list", epilog=EXIT_CODES)
 def list_(
     load: flags.Load = None,

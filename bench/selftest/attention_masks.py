@@ -46,7 +46,7 @@ def without_tile(which: Callable[[int], int]) -> Callable[[Attention, AttentionI
     return change
 
 
-TILES = {"first": lambda tiles: 0, "middle": lambda tiles: tiles // 2, "last": lambda tiles: tiles - 1}
+TILES = {"first": lambda _: 0, "middle": lambda tiles: tiles // 2, "last": lambda tiles: tiles - 1}
 
 
 def unnormalized(which: Callable[[int], int]) -> Steps:

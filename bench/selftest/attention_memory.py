@@ -103,7 +103,12 @@ def racing(every: int, fault: Steps) -> Callable[[Attention, Setup], Run]:
 
     def build(problem: Attention, setup: Setup) -> Run:
         right, wrong, calls = Steps().build(problem, setup), fault.build(problem, setup), count(1)
-        return lambda inputs: (right if next(calls) % every else wrong)(inputs)
+
+        def run(inputs: AttentionInputs) -> torch.Tensor:
+            chosen = right if next(calls) % every else wrong
+            return chosen(inputs)  # type: ignore[no-any-return]
+
+        return run
 
     return build
 

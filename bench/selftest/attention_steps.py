@@ -18,7 +18,7 @@ TILE = 64
 Mask = torch.Tensor | None
 
 
-def as_given(problem: Attention, inputs: AttentionInputs) -> AttentionInputs:
+def as_given(_: Attention, inputs: AttentionInputs) -> AttentionInputs:
     """The inputs themselves."""
     return inputs
 
@@ -61,7 +61,7 @@ def mixed(weights: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return weights @ v
 
 
-def as_it_is(problem: Attention, inputs: AttentionInputs, output: torch.Tensor) -> torch.Tensor:
+def as_it_is(_: Attention, __: AttentionInputs, output: torch.Tensor) -> torch.Tensor:
     """The output itself."""
     return output
 

@@ -187,7 +187,7 @@ class Lazy(torch.Tensor):
     """Computes when somebody looks."""
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG003
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         def real(value: Any) -> Any:
             if isinstance(value, Lazy):
                 if (work := value.__dict__.pop("work", None)) is not None:
@@ -214,7 +214,7 @@ def when_looked_at(problem: Attention, setup: Setup) -> Run:  # noqa: ARG001
 class Interception(TorchDispatchMode):
     """Stays active after the call and answers other people's operations."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.sub.Tensor and all(isinstance(arg, torch.Tensor) for arg in args):
             return torch.zeros(torch.broadcast_shapes(args[0].shape, args[1].shape), dtype=args[0].dtype, device=args[0].device)
         return func(*args, **(kwargs or {}))

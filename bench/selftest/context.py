@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kerneldyno.kernels.registry import Device
 
+    from .examining import Look
+
 
 def _nothing(*_: object) -> None:
     """Nobody listens."""
@@ -28,6 +30,11 @@ class Context:
     """Told what is tried now."""
     tick: Callable[[], None] = _nothing
     """Called about once a second during long runs."""
+
+    @property
+    def look(self) -> Look:
+        """What kernels that go through the gate are asked."""
+        return "nothing" if self.blind else "gate"
 
     @property
     def parallel(self) -> int:

@@ -114,7 +114,7 @@ def closed_files() -> None:
     os.closerange(3, 256)
 
 
-TIMED_CALL = 500
+TIMED_CALL = 200
 """Long after all checks."""
 DEEDS: dict[str, tuple[Callable[[], Any], int, str]] = {
     "hangs": (hang, 1, "timeout"),

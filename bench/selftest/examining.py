@@ -36,6 +36,9 @@ PATIENCE_S = 180.0
 """One kernel may be examined for so long."""
 PRELOADED = ("kerneldyno.bench.measure", "kerneldyno.bench.gate.examine", "kerneldyno.kernels.registry", "typer", "rich.console")
 
+Look = Literal["gate", "identity", "nothing"]
+"""What is asked: whether it is right and behaves, whether it is what its name says, or nothing at all: it is only called, which
+shows whether the self-test notices."""
 Outcome = Literal["passed", "refused", "unable", "broken"]
 
 
@@ -45,11 +48,10 @@ class Job:
 
     problem: Problem
     kernels: tuple[tuple[str, str], ...]
-    """(source, name): the module whose `plants()` hold it, or SHIPPED."""
+    """(source, name): the module whose `plants()` or `impostors()` hold it, or SHIPPED."""
     device: Device
     seed: int
-    blind: bool = False
-    """Nothing is examined, only called: what comes of it shows whether the self-test notices."""
+    look: Look = "gate"
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -100,7 +102,9 @@ def kernels_of(source: str) -> dict[str, Kernel]:
         from kerneldyno.kernels import registry
 
         return registry.load()
-    return {plant.kernel.name: plant.kernel for plant in import_module(source).plants()}
+    module = import_module(source)
+    kernels = module.impostors() if hasattr(module, "impostors") else [plant.kernel for plant in module.plants()]
+    return {kernel.name: kernel for kernel in kernels}
 
 
 def _serve(job: Job, answers: Connection) -> None:
@@ -117,7 +121,7 @@ def _serve(job: Job, answers: Connection) -> None:
         torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     gate = Gate(job.problem, Setup(torch.device(str(job.device))), seed=job.seed)
-    if on_cpu and not job.blind:
+    if on_cpu and job.look == "gate":
         _look_up(gate)
     loaded = {source: kernels_of(source) for source in sorted({source for source, _ in job.kernels})}
     for source, name in job.kernels:
@@ -147,10 +151,10 @@ def _asked(gate: Gate, job: Job, kernel: Kernel) -> tuple[Outcome, str]:
     if reason := kernel.why_not(job.problem, job.device):
         return "unable", reason
     try:
-        if job.blind:
-            kernel.build(job.problem, gate.setup)(gate.truths[0].inputs)
-        else:
+        if job.look == "gate":
             _examine(gate, kernel)
+        else:
+            return _identify(gate, kernel, job.look)
     except (WrongOutput, Misconduct, NotAsNamed) as error:
         return "refused", f"{type(error).__name__}: {error}"
     except BaseException as error:  # noqa: BLE001 - a kernel may raise anything, SystemExit too
@@ -172,6 +176,21 @@ def _examine(gate: Gate, kernel: Kernel) -> None:
 
     call(gate.truths[0].inputs)
     gate.examine(kernel, call, build_s=time.perf_counter() - started)
+
+
+def _identify(gate: Gate, kernel: Kernel, look: Look) -> tuple[Outcome, str]:
+    """Build and call it; say what ran."""
+    from ..gate import identity
+
+    breaks = identity.graph_breaks()
+    run = kernel.build(gate.problem, gate.setup)
+    inputs = gate.truths[0].inputs
+    given = kernel.prepare(gate.problem, gate.setup, inputs) if kernel.prepare else inputs
+    run(given)
+    if look == "nothing":
+        return "passed", ""
+    said = identity.identify(kernel, gate.problem, gate.setup, run, given, breaks_before=breaks) or ""
+    return ("unable" if said.startswith(identity.NOT_SEEN) else "passed"), said
 
 
 def _forked(ask: Callable[[], tuple[Outcome, str]]) -> tuple[Outcome, str]:

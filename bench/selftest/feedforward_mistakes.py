@@ -135,7 +135,7 @@ def in_recycled_memory(problem: FeedForward, setup: Setup) -> Run:
 def _activations() -> list[Plant]:
     swapped = Steps(combined=lambda p, up, gate: activate(p.activation, up) * gate)
     outside = Steps(combined=lambda p, up, gate: activate(p.activation, up * gate))
-    single = [p for p in places("float32", activation="gelu")]
+    single = places("float32", activation="gelu")
     return [
         planted("relu for gelu", activating(torch.relu).build, places(activation="gelu")),
         planted("silu for gelu", activating(F.silu).build, places(activation="gelu")),

@@ -33,6 +33,9 @@ def places(*dtypes: str, **features: Any) -> list[Layer]:
     return [*short, replace(LONG, dtype=short[-1].dtype, **features)]
 
 
+RIGHT = Attend()
+
+
 def merged(output: Tensor) -> Tensor:
     """[batch, heads, seq_len, head_dim] -> [batch, seq_len, dim]"""
     return output.transpose(1, 2).flatten(2)
@@ -44,7 +47,7 @@ class Steps:
 
     inputs: Callable[[LayerInputs], LayerInputs] = lambda inputs: inputs
     weights: Callable[[LayerWeights], LayerWeights] = lambda weights: weights
-    attend: Attend = Attend()
+    attend: Attend = RIGHT
     order: tuple[int, int, int] = (0, 1, 2)
     """Which third of the projection is q, k and v."""
     merged: Callable[[Tensor], Tensor] = merged

@@ -127,7 +127,7 @@ def blunt_clock() -> None:
 class Zero(float):
     """A float that is zero whenever it is made of a tensor."""
 
-    def __new__(cls, value: Any = 0.0) -> Any:  # noqa: D102
+    def __new__(cls, value: Any = 0.0) -> Any:
         return 0.0 if isinstance(value, torch.Tensor) else _FLOAT(value)
 
 
@@ -223,15 +223,15 @@ STATE: dict[str, Deed] = {
     "changes the default dtype": lambda: torch.set_default_dtype(torch.float64),
     "changes the thread count": lambda: torch.set_num_threads(torch.get_num_threads() % 4 + 1),
     "changes the matmul precision": lambda: torch.set_float32_matmul_precision("medium"),
-    "changes gradient mode": lambda: torch.set_grad_enabled(True),  # noqa: FBT003
+    "changes gradient mode": lambda: torch.set_grad_enabled(True),
     "draws random numbers": lambda: torch.rand(1),
     "draws Python's random numbers": random.random,
     "draws numpy's random numbers": lambda: np.random.rand(),  # noqa: NPY002, PLW0108
     "changes the environment": lambda: os.environ.update(OMP_WAIT_POLICY="active"),
     "turns garbage collection off": gc.disable,
-    "flushes denormal numbers": lambda: torch.set_flush_denormal(True),  # noqa: FBT003
-    "turns oneDNN off": lambda: torch._C._set_mkldnn_enabled(False),  # noqa: SLF001, FBT003
-    "turns a backend of SDPA off": lambda: torch.backends.cuda.enable_flash_sdp(False),  # noqa: FBT003
+    "flushes denormal numbers": lambda: torch.set_flush_denormal(True),
+    "turns oneDNN off": lambda: torch._C._set_mkldnn_enabled(False),  # noqa: SLF001
+    "turns a backend of SDPA off": lambda: torch.backends.cuda.enable_flash_sdp(False),
     "keeps the process on one core": one_core,
     "lowers the priority of the process": lambda: os.nice(5),
     "leaves a busy thread behind": once(busy_thread),

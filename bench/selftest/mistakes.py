@@ -62,7 +62,7 @@ def _jobs(plants: dict[str, dict[str, Plant]], context: Context) -> list[Job]:  
         for name, plant in named.items():
             for problem in plant.places(short=context.short):
                 at.setdefault(problem, []).append((source, name))
-    jobs = [Job(problem, tuple(kernels), context.device, context.seed, context.blind) for problem, kernels in at.items()]
+    jobs = [Job(problem, tuple(kernels), context.device, context.seed, context.look) for problem, kernels in at.items()]
     return [part for job in sorted(jobs, key=lambda job: -job.problem.flops()) for part in _parts(job, context.parallel)]
 
 
@@ -70,7 +70,7 @@ def _parts(job: Job, parallel: int, most: int = 24) -> Iterator[Job]:
     """A job with many kernels in several, so that all processors have something to do."""
     pieces = min(parallel, -(-len(job.kernels) // most))
     for piece in range(pieces):
-        yield Job(job.problem, job.kernels[piece::pieces], job.device, job.seed, job.blind)
+        yield Job(job.problem, job.kernels[piece::pieces], job.device, job.seed, job.look)
 
 
 def _in_a_run(plant: Plant, problem: Problem, context: Context) -> Iterator[Found]:

@@ -70,7 +70,7 @@ def _jobs(operator: str, kernels: Sequence[Kernel], drawn: Sequence[Problem], sl
             and (kernel.family not in SLOW_FAMILIES or number < slow)
         ]
         if able:
-            yield Job(problem, tuple(able), context.device, context.seed + number, context.blind)
+            yield Job(problem, tuple(able), context.device, context.seed + number, context.look)
 
 
 def _any(rng: np.random.Generator, *values: Any) -> Any:

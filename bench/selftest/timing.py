@@ -110,7 +110,9 @@ def _compared(found: Mapping[str, Measurement], copies: Sequence[str], where: st
             must = share > 0.05 or not short  # few processes promise to see only the larger one
             yield Finding(section="slowdowns", plant=_words(name), where=where, caught=seen.slower, must=must, said=str(seen))
         else:
-            yield Control(section="slowdowns", what=f"{_words(name)}: not beyond the margin", where=where, alarm=seen.slower, said=str(seen))
+            yield Control(
+                section="slowdowns", what=f"{_words(name)}: not beyond the margin", where=where, alarm=seen.slower, said=str(seen)
+            )
         close = abs(seen.ratio / (1 + share) - 1) <= NEAR or seen.low <= 1 + share <= seen.high
         yield Finding(section="slowdowns", plant=f"{_words(name)}: the estimate", where=where, caught=close, said=str(seen))
     equal = [name for name in copies if name not in bad]

@@ -1,0 +1,110 @@
+"""What the terminal shows of a self-test: where it is, what was missed, and a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from .findings import Control, Finding, Found, Rate, Tally, alarms, misses
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+REDRAWN_S = 0.5
+"""More often would take time from what is measured."""
+
+
+class Teller:
+    """One moving line on a terminal; on anything else only what matters, line by line."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live: Live | None = None
+        self._section = self._what = ""
+        self._count = 0
+        self._began = self._drawn = time.monotonic()
+
+    def __enter__(self) -> Teller:
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def section(self, name: str) -> None:
+        """Another one begins."""
+        self._section, self._count, self._began = name, 0, time.monotonic()
+        self.console.print(f"[bold]{escape(name)}[/]", highlight=False)
+
+    def say(self, what: str) -> None:
+        """What is tried now."""
+        self._what = what
+        self.tick()
+
+    def tick(self) -> None:
+        """Something goes on."""
+        if self._live and time.monotonic() - self._drawn > REDRAWN_S:
+            self._drawn = time.monotonic()
+            line = f"{self._section}: {self._count} done in {self._drawn - self._began:.0f} s · {self._what}"
+            self._live.update(Text(line, style="cyan", no_wrap=True, overflow="ellipsis"), refresh=True)
+
+    def found(self, item: Found) -> None:
+        """Print what went wrong as soon as it is known."""
+        self._count += 1
+        if isinstance(item, Finding) and item.must and item.caught is False:
+            self.console.print(f"  [bold red]missed[/] {escape(told(item))}", highlight=False, soft_wrap=True)
+        elif isinstance(item, Control) and item.alarm:
+            self.console.print(f"  [bold red]false alarm[/] {escape(told(item))}", highlight=False, soft_wrap=True)
+        self.tick()
+
+    def done(self) -> None:
+        """The section is over."""
+        self.console.print(f"  {self._count} done in {time.monotonic() - self._began:.0f} s", highlight=False)
+
+
+def told(item: Found) -> str:
+    """One finding in a line."""
+    what = item.plant if isinstance(item, Finding) else item.what
+    return f"{item.section} · {what} · {item.where}" + (f": {item.said}" if item.said else "")
+
+
+def summary(console: Console, tallies: Sequence[Tally], found: Sequence[Found]) -> None:
+    """The table, and below it every miss and every false alarm once more."""
+    console.print(table(tallies))
+    for title, items in (("Missed", misses(found)), ("False alarms", alarms(found))):
+        for item in items:
+            console.print(f"[bold red]{title}[/] {escape(told(item))}", highlight=False, soft_wrap=True)
+    failed = [one.section for one in tallies if one.failed]
+    verdict = f"[bold red]failed:[/] {escape(', '.join(failed))}" if failed else "[green]everything that must be caught was caught[/]"
+    console.print(verdict, highlight=False)
+
+
+def table(tallies: Sequence[Tally]) -> Table:
+    """A row for each section and one for all."""
+    made = Table(title="Self-test", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    made.add_column("section", no_wrap=True)
+    for name in ("planted", "caught", "missed", "beyond", "not tried", "right", "false alarms"):
+        made.add_column(name, justify="right", no_wrap=True)
+    for name in ("detection", "alarm rate"):
+        made.add_column(f"{name}, 95 %", no_wrap=True)
+    for one in tallies:
+        style = "bold red" if one.failed else None
+        counts = (one.planted, one.caught, one.missed, f"{one.beyond_caught}/{one.beyond}", one.not_tried, one.right, one.alarms)
+        rates = (interval(one.detection), interval(one.false_alarms))
+        made.add_row(escape(one.section), *map(str, counts), *rates, style=style)
+    return made
+
+
+def interval(rate: Rate) -> str:
+    """A share and the range of its true value."""
+    return f"{rate.share:.1%} [{rate.low:.1%}, {rate.high:.1%}]" if rate.of else "–"
