@@ -139,7 +139,7 @@ class Child:
         phase = self._doing.phase if self._doing else "start"
         if index is not None and self.request.cases:
             return self.request.cases[index].id, phase
-        return (self._doing.case if self._doing and phase != "timing" else None), phase
+        return (self._doing.case if self._doing and phase not in ("timing", "energy") else None), phase
 
     def _close(self, finished: bool) -> None:
         """End the process and everything it started; work out how it was lost, if it was."""

@@ -25,7 +25,9 @@ Protocol = Annotated[str | None, Option(help="smoke, default or full: how long t
 Processes = Annotated[int, Option(help="Measure every group in so many fresh processes; 3 or more give intervals over processes.")]
 Threads = Annotated[int | None, Option(help="CPU threads, for every kernel alike. (default: all cores)")]
 Seed = Annotated[int, Option(help="Seed of inputs, weights and the order of rounds.")]
-Energy = Annotated[str, Option(help="auto: power of every case where there is a counter; on: longer windows; off.")]
+Energy = Annotated[
+    str, Option(help="auto: power of every case, joules of the fastest kernels of one shape of each kind; on: joules of all; off.")
+]
 Budget = Annotated[float | None, Option(metavar="SECONDS", help="Stop in time; the most informative groups come first.")]
 BuildTimeout = Annotated[
     float | None, Option(metavar="SECONDS", help="Limit for building one kernel. (default: 180 on a CPU, 300 on a GPU)")

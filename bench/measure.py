@@ -29,7 +29,7 @@ from .stats import StoppingRule, WarmUp
 
 FEWEST_SAMPLES = 3
 """Below this an interrupted case is left for the next time instead of being recorded."""
-BEFORE_THE_ROUNDS = ("build", "check", "identify", "memory", "warmup")
+BEFORE_THE_ROUNDS = ("build", "check", "memory", "warmup")
 CACHES_PER_POOL = 5
 MOST_SLOTS = 64
 Step = Callable[[Contender], None]
@@ -91,6 +91,8 @@ class GroupMeasurer:
         after = self.watch.read()
         if self.request.first:
             self._count_energy(contenders)
+            if self._identifies_late():
+                self._identify(contenders)
         self._each(contenders, "recheck", lambda contender: self._conclude(contender, before, after))
 
     def check(self) -> None:
@@ -122,11 +124,19 @@ class GroupMeasurer:
         first = self.request.first
         self._each(alive, "build", lambda contender: steps.build(contender, self.gate, self.clock, "cold" if first else "warm"))
         self._each(alive, "check", lambda contender: steps.check_output(contender, self.gate))
-        if first:
-            self._each(alive, "identify", lambda contender: steps.identify(contender, self.gate.truths[0]))
+        if first and not self._identifies_late():
+            self._identify(alive)
         if first and self.request.kind == "group":
             self._each(alive, "memory", lambda contender: steps.count_memory(contender, self.gate.truths[0]))
         return contender if alive else None
+
+    def _identify(self, contenders: list[Contender]) -> None:
+        """See what runs; a kernel that is not what its name says ends here."""
+        self._each(contenders, "identify", lambda contender: steps.identify(contender, self.gate.truths[0]))
+
+    def _identifies_late(self) -> bool:
+        """On a GPU after everything that is timed: its profiler may leave something behind that slows down launches."""
+        return self.device.type == "cuda" and self.request.kind == "group"
 
     def _each(self, contenders: list[Contender], phase: Phase, step: Step) -> None:
         """Do one step for every contender; one that raises is recorded with its reason and leaves the list."""

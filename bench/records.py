@@ -83,7 +83,7 @@ class Warn(msgspec.Struct, frozen=True):
     """Something a reader should know about a number, and what to do about it."""
 
     code: str
-    """throttled · unstable · few-samples · clocks · energy · interrupted · global-state · cold-cache …"""
+    """unstable · few-samples · wide-interval · launch-gaps · disturbed · leak · energy · global-state …"""
     text: str
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 from .contender import Contender
 from .gate import identity
 from .gate.examine import Gate
+from .gate.state import Snapshot
 from .gate.truth import Truth
 from .instruments.clock import Clock
 from .instruments.memory import count
@@ -22,18 +23,19 @@ WARMUP_WINDOW_S = 0.03
 def build(contender: Contender, gate: Gate, clock: Clock, cache: Literal["cold", "warm"]) -> None:
     """Build and call once: compilers do their work at the first call."""
     contender.breaks_before = identity.graph_breaks()
-    started = time.perf_counter()
-    contender.run, changed = gate.build(contender.kernel)
-    built = time.perf_counter()
-    inputs = contender.prepared(gate.variants[0])
-    prepared = time.perf_counter()
-    contender.run(inputs)
-    clock.synchronize()
     measurement, weights = contender.measurement, contender.setup.weights
-    measurement.build_s = time.perf_counter() - prepared + built - started
+    with gate.building() as changed:
+        started = time.perf_counter()
+        contender.run = contender.kernel.build(contender.problem, contender.setup)
+        built = time.perf_counter()
+        inputs = contender.prepared(gate.variants[0])
+        prepared = time.perf_counter()
+        contender.run(inputs)
+        clock.synchronize()
+        measurement.build_s = time.perf_counter() - prepared + built - started
     measurement.build_cache = cache
     if changed:
-        text = f"its build changed {', '.join(changed)}, for the kernels beside it too: that was put back"
+        text = f"its build or first call changed {', '.join(changed)}, for the kernels beside it too: that was put back"
         measurement.warnings.append(Warn("global-state", text))
     if contender.kernel.prepare:
         measurement.prepare_s = prepared - built
@@ -62,7 +64,9 @@ def count_memory(contender: Contender, truth: Truth) -> None:
     assert run is not None
     foreign = contender.kernel.own_allocator
     if foreign:
+        before = Snapshot.now()
         run = contender.kernel.build(contender.problem, replace(setup, arena=False))
+        before.restore()  # what a build changes was said when it was built the first time
         if setup.device.type == "cpu":
             run(inputs)  # one-time caches do not count; a CUDA arena keeps what it took, so there the first call is counted
     counted, measurement = count(lambda: run(inputs), setup.device, foreign=foreign), contender.measurement

@@ -57,7 +57,7 @@ class TerminalProgress:
         self.console.print(f"[bold]{number}/{of} {escape(group.operator)} {escape(group.label)}[/]{left}", highlight=False)
 
     def doing(self, case: Case | None, phase: str) -> None:
-        self._what = f"{phase}: {case.kernel}" if case and phase != "timing" else phase
+        self._what = f"{phase}: {case.kernel}" if case and phase not in ("timing", "energy") else phase
         self.tick()
 
     def done(self, case: Case, measurement: Measurement) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from statistics import median
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 
+import psutil
 import torch
 
 from kerneldyno.kernels.registry import Gradients, Problem
@@ -20,8 +23,11 @@ from .state import Snapshot
 Call = Callable[[Any], Any]
 
 REMEMBERED = 0.6
-"""A call on numbers seen before that takes less than this share of one on new numbers, every time, remembers."""
-PAIRS, FEW_PAIRS = 7, 3
+"""A call on numbers seen before that takes less than this share of one on new numbers, nearly every time, remembers."""
+PAIRS, FEW_PAIRS, MAY_MISS = 7, 3, 2
+"""Of the many pairs, that many may be spoilt by the machine; of the few none."""
+ALIVE = 4
+"""Results of so many calls are kept alive at once: no two may share memory."""
 LONG_CALL_S, TOO_LONG_S = 0.02, 1.0
 LINGERING_SHARE, LINGERING_S = 0.25, 0.005
 """Threads that use more processor time after the return than this share of the call, and this long, are still computing."""
@@ -72,7 +78,19 @@ def behaves(call: Call, inputs: Any, other: Any, device: torch.device) -> Conduc
         raise Misconduct("changes a result that it has returned before")
     if pairs and all(torch.equal(a, b) for a, b, _ in pairs) and not all(_constant(a) for a in answers):
         raise Misconduct("returns the same result for other values at the same address: results are memoized, or inputs ignored")
+    _memory_of_its_own(call, inputs, [answers, second], kept)
     return Conduct(first, answer, call_s)
+
+
+def _memory_of_its_own(call: Call, inputs: Any, held: list[list[Any]], kept: list[Any]) -> None:
+    """Make some more calls while all results are held; raise Misconduct when two share memory, or the first has changed."""
+    while len(held) < ALIVE:
+        held.append(parts(call(inputs)))
+    places = [tensor.untyped_storage().data_ptr() for answers in held for tensor in answers if tensor.numel()]
+    if len(set(places)) < len(places):
+        raise Misconduct(f"hands out the same buffer again while earlier results are held ({len(held)} calls)")
+    if any(not same(tensor, copy) for tensor, copy in zip(held[0], kept, strict=True)):
+        raise Misconduct("changes a result that it has returned before")
 
 
 def _first(call: Call, inputs: Any, device: torch.device) -> tuple[Any, list[Any], float]:
@@ -97,19 +115,30 @@ def _first(call: Call, inputs: Any, device: torch.device) -> tuple[Any, list[Any
 
 
 def _nothing_lingers(call_s: float, device: torch.device) -> None:
-    """Wait about as long as the call took; raise Misconduct when other threads of this process were busy meanwhile."""
+    """Wait about as long as the call took; raise Misconduct when threads or child processes were busy meanwhile."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return
     time.sleep(SHORT_SPINNING_S if "GOMP_SPINCOUNT" in os.environ else SPINNING_S)
     wait_s = min(max(call_s, 0.01), 0.25)
-    before, own = time.process_time(), time.thread_time()
+    before, own, children = time.process_time(), time.thread_time(), _children_s()
     time.sleep(wait_s)
-    others_s = (time.process_time() - before) - (time.thread_time() - own)
-    if others_s > max(LINGERING_S, LINGERING_SHARE * min(call_s, wait_s)):
-        raise Misconduct(
-            f"goes on working after it has returned: its threads used {others_s * 1e3:.0f} ms of the next {wait_s * 1e3:.0f} ms"
-        )
+    threads_s = (time.process_time() - before) - (time.thread_time() - own)
+    for used_s, who in ((threads_s, "threads"), (_children_s() - children, "child processes")):
+        if used_s > max(LINGERING_S, LINGERING_SHARE * min(call_s, wait_s)):
+            raise Misconduct(
+                f"goes on working after it has returned: its {who} used {used_s * 1e3:.0f} ms of the next {wait_s * 1e3:.0f} ms"
+            )
+
+
+def _children_s() -> float:
+    """Processor time that child processes have used so far, those of compilers included."""
+    total = 0.0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            times = child.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def forgets(call: Call, problem: Problem, inputs: Any, device: torch.device, call_s: float, seed: int) -> None:
@@ -123,15 +152,15 @@ def forgets(call: Call, problem: Problem, inputs: Any, device: torch.device, cal
     slot, spare = inputs.map(torch.clone), inputs.map(torch.clone)
     new, again, untouched = [], [], []
     for i in range(PAIRS if call_s < LONG_CALL_S else FEW_PAIRS):
-        fresh, _ = problem.disguised(inputs, seed + i)
-        if fresh is inputs:
-            fresh = problem.inputs(seed + i, device)
+        fresh = problem.inputs(seed + i, device)
         for taken, target in ((new, slot), (again, slot), (untouched, spare)):
             copy_into(target, fresh)
             taken.append(_seconds(call, slot, device))
     for taken, how in ((again, "written once more"), (untouched, "left where they were")):
-        if all(seen < REMEMBERED * first for seen, first in zip(taken, new, strict=True)):
-            share = median(taken) / median(new)
+        ratios = [seen / first for seen, first in zip(taken, new, strict=True)]
+        quick = sum(ratio < REMEMBERED for ratio in ratios)
+        if quick >= len(ratios) - MAY_MISS * (len(ratios) == PAIRS):
+            share = median(ratios)
             raise Misconduct(f"takes {share:.0%} of the time on numbers that it has seen before ({how}): results are remembered by value")
 
 
@@ -153,6 +182,25 @@ def left_alone() -> Iterator[None]:
         changed = before.restore()
     if changed:
         raise Misconduct(f"changes global state: {', '.join(changed)}")
+
+
+def answered_in_advance(prepared: Any, answer: Any) -> None:
+    """Raise Misconduct when what `prepare` made, which is not timed, holds the answer already."""
+    outputs = [tensor for tensor in parts(answer) if tensor.numel() > 1]
+    for tensor in _tensors_in(prepared):
+        if any(tensor.shape == output.shape and tensor.dtype == output.dtype and torch.equal(tensor, output) for output in outputs):
+            raise Misconduct("prepares its answer: what is done untimed, once per inputs, holds the result already")
+
+
+def _tensors_in(thing: Any, depth: int = 6) -> Iterator[torch.Tensor]:
+    """Tensors that an object holds: in its fields, its items and what its functions close over."""
+    if isinstance(thing, torch.Tensor):
+        yield thing
+    elif depth and not isinstance(thing, str | bytes | int | float | type | ModuleType | None):
+        held = vars(thing).values() if hasattr(thing, "__dict__") else ()
+        for inner in (*held, *(gc.get_referents(thing) if isinstance(thing, dict | list | tuple | set | FunctionType | CellType) else ())):
+            if not isinstance(inner, dict) or inner is not globals():
+                yield from _tensors_in(inner, depth - 1)
 
 
 def parts(answer: Any) -> list[Any]:

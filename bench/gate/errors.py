@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ..records import Distance, Errors
@@ -51,7 +52,7 @@ def worst_place(got: torch.Tensor, right: torch.Tensor, rows: torch.Tensor | Non
     """
     error = (got.double() - right).abs()
     flat = int(torch.where(error.isnan(), torch.inf, error).argmax())
-    index = [int(i) for i in torch.unravel_index(torch.tensor(flat), error.shape)]
+    index = [int(i) for i in np.unravel_index(flat, tuple(error.shape))]
     wanted, found = float(right[tuple(index)]), float(got[tuple(index)])
     if rows is not None:
         index[-2] = int(rows[index[-2]])

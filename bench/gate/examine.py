@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from kerneldyno.kernels.registry import Device, Kernel, Probe, Problem, Run, Setup
+from kerneldyno.kernels.registry import Device, Kernel, Probe, Problem, Setup
 
 from ..records import Distance, Errors
 from . import conduct
@@ -19,7 +20,7 @@ from .errors import Misconduct, WrongOutput, worst_place
 from .poison import LARGE, NAN, poison
 from .state import DRAWN_IN_BUILDS, Instruments, Snapshot
 from .truth import FLOPS, PROBE_FLOPS, Truth
-from .verify import PROBE_SLACK, Standard, Verified, judged
+from .verify import PROBE_SLACK, Standard, Verified, judged, still_judges
 
 PATIENCE_S = 20.0
 """After so many seconds of calls the remaining probes are left out, and said to be."""
@@ -80,20 +81,25 @@ class Gate:
             found.append((probe, self._truth(problem, inputs, PROBE_FLOPS), setup))
         return found
 
-    def build(self, kernel: Kernel) -> tuple[Run, list[str]]:
-        """Build a kernel; what global state the build changed is put back and named. Raises Misconduct for instruments."""
-        before = Snapshot.now()
+    @contextmanager
+    def building(self) -> Iterator[list[str]]:
+        """Around build and first call: what global state they changed is put back, and named in the list afterwards.
+
+        Raises Misconduct when instruments were replaced.
+        """
+        before, changed = Snapshot.now(), list[str]()
         try:
-            run = kernel.build(self.problem, self.setup)
+            yield changed
         finally:
-            changed = before.restore(silent=DRAWN_IN_BUILDS)
+            changed += before.restore(silent=DRAWN_IN_BUILDS)
             self.untouched()
-        return run, changed
 
     def untouched(self) -> None:
         """Raise Misconduct when what times and judges was replaced; it is put back in any case."""
         if replaced := self.instruments.restore():
             raise Misconduct(f"replaces functions that time or judge it: {', '.join(replaced[:4])}")
+        if not still_judges():
+            raise Misconduct("changes what sums and comparisons of tensors give: a planted error is not seen any more")
 
     def examine(self, kernel: Kernel, call: Callable[[Any], Any], *, build_s: float = 0.0) -> Examined:
         """Put a built kernel through everything; `call` is it as a function of plain inputs.
@@ -103,6 +109,8 @@ class Gate:
         first, second = self.truths
         poison(self.device, _bytes_of(first), NAN)
         seen = conduct.behaves(call, first.inputs, second.inputs, self.device)
+        if kernel.prepare:
+            conduct.answered_in_advance(kernel.prepare(self.problem, self.setup, first.inputs), seen.first)
         standards = (Standard.of(kernel, self.setup, first), Standard.of(kernel, self.setup, second))
         verified = self._base(kernel, call, seen, standards)
         found = Examined(verified.errors, verified.distance, standards=standards, call_s=seen.call_s)
@@ -110,6 +118,16 @@ class Gate:
         conduct.forgets(call, self.problem, first.inputs, self.device, seen.call_s, self.seed + DISGUISE_SEED)
         self.untouched()
         return found
+
+    def admit(self, kernel: Kernel) -> Examined:
+        """Build a kernel and put it through everything. Raises WrongOutput or Misconduct."""
+        started = time.perf_counter()
+        with self.building() as changed:
+            call = _built(kernel, self.problem, self.setup)
+            call(self.variants[0])  # compilers do their work at the first call
+        if changed:
+            raise Misconduct(f"its build or first call changes global state: {', '.join(changed)}")
+        return self.examine(kernel, call, build_s=time.perf_counter() - started)
 
     def _base(self, kernel: Kernel, call: Callable[[Any], Any], seen: Conduct, standards: tuple[Standard, Standard]) -> Verified:
         """Both answers, and the first question again over two kinds of poisoned memory: the worst of all."""
@@ -174,17 +192,7 @@ class Gate:
 
 def examine(kernel: Kernel, problem: Problem, setup: Setup, *, seed: int = 0, thorough: bool = False) -> Examined:
     """Build one kernel and put it through the whole gate. Raises WrongOutput or Misconduct."""
-    gate = Gate(problem, setup, seed=seed, thorough=thorough)
-    started = time.perf_counter()
-    run, changed = gate.build(kernel)
-    if changed:
-        raise Misconduct(f"its build changes global state: {', '.join(changed)}")
-
-    def call(inputs: Any) -> Any:
-        return run(kernel.prepare(problem, gate.setup, inputs) if kernel.prepare else inputs)
-
-    call(gate.truths[0].inputs)  # compilers do their work at the first call
-    return gate.examine(kernel, call, build_s=time.perf_counter() - started)
+    return Gate(problem, setup, seed=seed, thorough=thorough).admit(kernel)
 
 
 def complete(problem: Problem, setup: Setup, seed: int) -> Setup:

@@ -5,6 +5,7 @@ What was changed is put back, so that a kernel does not harm its neighbours, and
 
 from __future__ import annotations
 
+import builtins
 import functools
 import gc
 import os
@@ -12,15 +13,36 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from torch import overrides
+from torch.utils import _python_dispatch as dispatch
 
 OURS = ("kerneldyno.bench.", "kerneldyno.kernels.contract", "kerneldyno.kernels.registry")
 """Modules whose functions decide what is measured and what is right; beside them every operator's `problem`."""
+BUILTINS = (
+    "float",
+    "int",
+    "bool",
+    "abs",
+    "max",
+    "min",
+    "sum",
+    "all",
+    "any",
+    "len",
+    "zip",
+    "sorted",
+    "range",
+    "isinstance",
+    "getattr",
+    "type",
+)
 CLOCKS = ("perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time", "thread_time", "time", "time_ns", "sleep")
 TORCH = ("equal", "allclose", "isfinite", "where", "randn", "zeros_like", "empty", "tensor", "abs", "max")
 TENSOR = ("clone", "copy_", "double", "abs", "max", "square", "mean", "sub", "__sub__", "__eq__", "data_ptr", "equal", "untyped_storage")
@@ -61,6 +83,10 @@ def _settings() -> list[Setting]:
         Setting("garbage collection", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
         Setting("the tracing function", sys.gettrace, sys.settrace),
         Setting("the profiling function", sys.getprofile, sys.setprofile),
+        Setting("the priority of the process", lambda: os.getpriority(os.PRIO_PROCESS, 0), _set_priority),
+        Setting("oneDNN", core._get_mkldnn_enabled, core._set_mkldnn_enabled),  # noqa: SLF001 - the public name reads only
+        Setting("torch's dispatch modes", lambda: len(dispatch._get_current_dispatch_mode_stack()), _pop_dispatch_modes),  # noqa: SLF001 - as above
+        Setting("torch's function modes", lambda: len(overrides._get_current_function_mode_stack()), _pop_function_modes),  # noqa: SLF001 - as above
         Setting("the processors it may run on", lambda: os.sched_getaffinity(0), lambda cpus: os.sched_setaffinity(0, cpus)),
     ]
     found += [
@@ -120,7 +146,14 @@ def _functions() -> list[tuple[Any, str, Any]]:
     """(owner, name, function) of everything that must not be replaced."""
     found: list[tuple[Any, str, Any]] = []
     tensor = torch._C.TensorBase  # noqa: SLF001 - where most methods live; a subclass attribute would shadow them
-    for owner, names in ((time, CLOCKS), (torch, TORCH), (torch.Tensor, TENSOR), (torch.cuda, CUDA), (torch.cuda.Event, EVENT)):
+    for owner, names in (
+        (builtins, BUILTINS),
+        (time, CLOCKS),
+        (torch, TORCH),
+        (torch.Tensor, TENSOR),
+        (torch.cuda, CUDA),
+        (torch.cuda.Event, EVENT),
+    ):
         found += [(owner, name, vars(owner)[name]) for name in names if name in vars(owner)]
     found += [(torch.Tensor, name, _inherited(tensor, name)) for name in TENSOR if name not in vars(torch.Tensor)]
     for module_name, module in sorted(sys.modules.items()):
@@ -156,6 +189,21 @@ def _absent(owner: Any, name: str) -> Any:
 
 def _set_default_device(device: torch.device) -> None:
     torch.set_default_device(None if device == torch.device("cpu") else device)  # type: ignore[no-untyped-call]
+
+
+def _set_priority(nice: int) -> None:
+    with suppress(PermissionError):  # who has lowered it may not be allowed to raise it
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+
+
+def _pop_dispatch_modes(count: int) -> None:
+    while len(dispatch._get_current_dispatch_mode_stack()) > count:  # noqa: SLF001 - there is no public name
+        dispatch._pop_mode()  # noqa: SLF001 - as above
+
+
+def _pop_function_modes(count: int) -> None:
+    while len(overrides._get_current_function_mode_stack()) > count:  # noqa: SLF001 - there is no public name
+        overrides._pop_mode()  # noqa: SLF001 - as above
 
 
 def _set_cudnn_benchmark(on: bool) -> None:

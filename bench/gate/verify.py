@@ -6,6 +6,7 @@ float64: fixed tolerances pass broken attention over long contexts, where output
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +141,20 @@ def glanced_at(output: Any, standard: Standard, rng: Any, rows: int = 32) -> Non
                     f"the {name} of a timed call is off at {worst_place(mine, wanted, numbers)}; largest error is {ratio:.3g} "
                     f"times that of the plain formula (limit {standard.limits[0]:g})"
                 )
+
+
+def still_judges() -> bool:
+    """Whether a planted error of known size comes out as that size: what judges may have been tampered with underneath."""
+    right = torch.tensor([[[[1.0, -2.0], [3.0, 4.0]]]], dtype=torch.float64)
+    wrong = right.float()
+    wrong[0, 0, 1, 0] = 3.5
+    seen = measured("output", wrong, right, (0.25, 0.125))
+    return (
+        (seen.max_ratio, seen.max_abs, seen.rms_ratio) == (2.0, 0.5, 2.0)
+        and worst_place(wrong, right).startswith("batch 0, head 0, row 1, feature 0: expected 3")
+        and not bool(torch.isfinite(torch.tensor([math.nan, 1.0])).all())
+        and not torch.equal(wrong, right.float())
+    )
 
 
 def _with_slack(naive: tuple[float, float], claimed: torch.Tensor, exact: torch.Tensor) -> tuple[float, float]:

@@ -152,7 +152,7 @@ def _asked(gate: Gate, job: Job, kernel: Kernel) -> tuple[Outcome, str]:
         return "unable", reason
     try:
         if job.look == "gate":
-            _examine(gate, kernel)
+            gate.admit(kernel)
         else:
             return _identify(gate, kernel, job.look)
     except (WrongOutput, Misconduct, NotAsNamed) as error:
@@ -160,22 +160,6 @@ def _asked(gate: Gate, job: Job, kernel: Kernel) -> tuple[Outcome, str]:
     except BaseException as error:  # noqa: BLE001 - a kernel may raise anything, SystemExit too
         return "broken", "".join(traceback.format_exception_only(error)).strip()
     return "passed", ""
-
-
-def _examine(gate: Gate, kernel: Kernel) -> None:
-    """What `gate.examine.examine` does, with a gate that knows its right answers already."""
-    from ..gate.errors import Misconduct
-
-    started = time.perf_counter()
-    run, changed = gate.build(kernel)
-    if changed:
-        raise Misconduct(f"its build changes global state: {', '.join(changed)}")
-
-    def call(inputs: Any) -> Any:
-        return run(kernel.prepare(gate.problem, gate.setup, inputs) if kernel.prepare else inputs)
-
-    call(gate.truths[0].inputs)
-    gate.examine(kernel, call, build_s=time.perf_counter() - started)
 
 
 def _identify(gate: Gate, kernel: Kernel, look: Look) -> tuple[Outcome, str]:

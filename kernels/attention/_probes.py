@@ -32,12 +32,12 @@ def probes(problem: Attention, inputs: AttentionInputs, seed: int) -> Iterator[P
     """All probes that make sense for the problem, the sharpest first."""
     generator = torch.Generator().manual_seed(seed)
     yield from _edges(problem, inputs)
+    yield from _awkward(problem, seed)
     if problem.direction == "forward":
         yield from _values(problem, inputs, generator)
         yield Probe("scores that overflow without their maximum taken off", inputs.replace(q=inputs.q * OVERFLOWING))
     yield from _other_masks(problem, inputs)
     yield from _strides(inputs)
-    yield from _awkward(problem, seed)
 
 
 def _edges(problem: Attention, inputs: AttentionInputs) -> Iterator[Probe]:
@@ -109,6 +109,14 @@ def _other_masks(problem: Attention, inputs: AttentionInputs) -> Iterator[Probe]
         mask = inputs.mask.clone()
         mask[..., :: max(2, problem.q_len // 8), :] = False
         yield Probe("queries that see no key give 0", inputs.replace(mask=mask))
+        yield Probe("whole tiles of hidden keys", inputs.replace(mask=inputs.mask & ~_hidden_stretches(problem, inputs.mask.device)))
+
+
+def _hidden_stretches(problem: Attention, device: torch.device) -> torch.Tensor:
+    """bool [q_len, kv_len]: true on the first half of the keys, the middle half, or the last, query by query in turn."""
+    start = torch.tensor([0, problem.kv_len // 4, problem.kv_len // 2], device=device)[torch.arange(problem.q_len, device=device) % 3]
+    keys = torch.arange(problem.kv_len, device=device)
+    return (keys >= start[:, None]) & (keys < start[:, None] + problem.kv_len // 2)
 
 
 def _strides(inputs: AttentionInputs) -> Iterator[Probe]:
@@ -117,18 +125,23 @@ def _strides(inputs: AttentionInputs) -> Iterator[Probe]:
     apart = {name: tensor.transpose(1, 2).contiguous().transpose(1, 2) for name, tensor in (("q", q), ("k", k), ("v", v))}
     yield Probe("tokens before heads in memory", inputs.replace(**apart), optional=True)
     yield Probe("one key-value head expanded to all", inputs.replace(k=k[:, :1].expand_as(k), v=v[:, :1].expand_as(v)), optional=True)
-    wider = torch.cat([q, q.flip(2)], dim=2)
-    sliced = inputs.replace(q=wider[:, :, ::2], k=torch.cat([k, k], dim=3)[..., : k.shape[3]])
-    yield Probe("slices of larger tensors", sliced, optional=True)
+    sliced = inputs.replace(
+        q=torch.cat([q.flip(2), q], dim=2)[:, :, 1::2],
+        k=torch.cat([-k, k], dim=3)[..., k.shape[3] :],
+        v=torch.cat([-v, v], dim=2)[:, :, v.shape[2] :],
+    )
+    yield Probe("slices from the middle of larger tensors", sliced, optional=True)
 
 
 def _awkward(problem: Attention, seed: int) -> Iterator[Probe]:
     """Few heads at lengths that fit no tile; the kernel is built anew for each."""
     kv_heads = min(problem.kv_heads, FEW)
     small = replace(problem, batch=min(problem.batch, FEW), kv_heads=kv_heads, heads=kv_heads * problem.group)
-    lengths = [replace(small, q_len=problem.q_len if problem.cross else length, kv_len=length) for length in LENGTHS]
-    if problem.causal and not problem.cross:
-        lengths.append(replace(small, q_len=129, kv_len=65))  # 64 queries see nothing
-    for other in lengths:
-        if other.q_len <= max(LENGTHS):
-            yield Probe(f"{AWKWARD} {other.q_len}→{other.kv_len}", other.inputs(seed), problem=other)
+    if problem.cross:
+        pairs = [(problem.q_len, length) for length in LENGTHS] if problem.q_len == 1 else [(129, 1000), (127, 129), (1, 127)]
+    else:
+        pairs = [(length, length) for length in LENGTHS]
+        pairs += [(129, 65)] * problem.causal  # 64 queries see nothing
+    for q_len, kv_len in pairs:
+        other = replace(small, q_len=q_len, kv_len=kv_len)
+        yield Probe(f"{AWKWARD} {q_len}→{kv_len}", other.inputs(seed), problem=other)

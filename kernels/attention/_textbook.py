@@ -19,18 +19,19 @@ def textbook(
     """softmax(q kᵀ · scale + bias) v in the tensors' own dtype, a whole matrix of scores at once.
 
     Rows that see no key come out as 0, with gradient 0: the hidden scores are finite, and their weights are cleared.
+    The query heads that share a key-value head stand below one another as rows of one matrix.
     """
-    group = q.shape[1] // k.shape[1]
-    if group > 1:
-        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-    scores = (q @ k.mT) * scale
+    batch, heads, rows, _ = q.shape
+    folded = (batch, k.shape[1], heads // k.shape[1] * rows, -1)
+    scores = (q.reshape(folded) @ k.mT).view(batch, heads, rows, -1) * scale
     if bias is not None:
         scores = scores + bias
     if visible is None:
-        return torch.softmax(scores, dim=-1) @ v
-    hidden = ~visible
-    weights = torch.softmax(scores.masked_fill(hidden, torch.finfo(scores.dtype).min), dim=-1)
-    return weights.masked_fill(hidden, 0) @ v
+        weights = torch.softmax(scores, dim=-1)
+    else:
+        hidden = ~visible
+        weights = torch.softmax(scores.masked_fill(hidden, torch.finfo(scores.dtype).min), dim=-1).masked_fill(hidden, 0)
+    return (weights.view(folded) @ v).view(batch, heads, rows, -1)
 
 
 def together(*masks: torch.Tensor | None) -> torch.Tensor | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def eager(problem: Attention, setup: Setup) -> Run:
     """Matrix product, softmax, matrix product: all scores are written to memory and read again.
 
-    The causal mask is made once; keys and values of grouped heads are repeated in every call.
+    The causal mask is made once.
     """
     visible = sight(problem, setup.device)
 

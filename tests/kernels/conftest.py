@@ -7,6 +7,7 @@ import torch
 
 from kerneldyno.bench.gate.conduct import behaves
 from kerneldyno.bench.gate.truth import Truth
+from kerneldyno.bench.gate.verify import verify
 from kerneldyno.kernels.registry import Setup
 
 

@@ -181,7 +181,7 @@ def test_a_kernel_may_refuse_strange_strides_but_not_misread_them():
 def test_slow_kernels_leave_probes_out_and_say_so(kernels):
     problem = PROBLEMS[0]
     gate = Gate(problem, Setup(CPU), patience_s=0.0)
-    run, _ = gate.build(kernels["attention/eager"])
+    run = kernels["attention/eager"].build(problem, gate.setup)
     found = gate.examine(kernels["attention/eager"], run)
     assert not found.probes
     assert all("kerneldyno check makes every probe" in reason for reason in found.left_out.values())
@@ -203,11 +203,12 @@ def test_a_build_that_changes_global_state_is_put_back_and_named():
 
     before = torch.get_rng_state()
     gate = Gate(PROBLEMS[0], Setup(CPU))
-    _, changed = gate.build(selfish)
+    with gate.building() as changed:
+        selfish.build(PROBLEMS[0], gate.setup)
     assert changed == ["the default dtype"]
     assert torch.get_default_dtype() == torch.float32
     assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(Misconduct, match="its build changes global state: the default dtype"):
+    with pytest.raises(Misconduct, match="its build or first call changes global state: the default dtype"):
         examine(selfish, PROBLEMS[0], Setup(CPU))
 
 
