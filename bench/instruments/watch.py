@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from .nvml import Gpu
 
-
 PROC_STAT = Path("/proc/stat")
 BUSY_FIELDS = (1, 2, 3, 6, 7)
 """Where a processor's line in /proc/stat holds the time that it worked, its name counted as 0: user, nice, system, interrupts …"""
@@ -47,8 +46,8 @@ class Reading:
 def slowdowns(before: Reading, after: Reading) -> tuple[str, ...]:
     """Why the device held back at either time or between; empty when it did not."""
     reasons = {*before.reasons, *after.reasons}
-    if (periods := (after.quota_periods or 0) - (before.quota_periods or 0)) > 0:
-        reasons.add(f"the container's CPU quota was used up in {periods} periods")
+    if before.quota_periods is not None and after.quota_periods is not None and after.quota_periods > before.quota_periods:
+        reasons.add(f"the container's CPU quota was used up in {after.quota_periods - before.quota_periods} periods")
     return tuple(sorted(reasons))
 
 
