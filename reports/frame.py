@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "Frames", "load", "results", "rows", "samples", "winners", "write_tables"]
 
 NAN = float("nan")
+GATE_PHASES = ("check", "identify", "recheck")
 ENDINGS = {
     "finished": "not measured, although the run finished: resume it",
     "interrupted": "not measured: the run was interrupted before it; resume it",
@@ -175,7 +176,9 @@ def _costs(case: Case, measurement: Measurement) -> dict[str, Any]:
 
 def _quality(measurement: Measurement) -> dict[str, Any]:
     """How right the output is, against float64 and against the exact result."""
-    quality: dict[str, Any] = {}
+    quality: dict[str, Any] = {"probes": len(measurement.probes) or None, "probe_max_ratio": max(measurement.probes.values(), default=None)}
+    spent = [seconds for phase, seconds in measurement.phases_s.items() if phase in GATE_PHASES]
+    quality["gate_s"] = sum(spent) if spent else None
     if (errors := measurement.errors) is not None:
         quality |= {"error_max_ratio": errors.max_ratio, "error_rms_ratio": errors.rms_ratio, "error_max_abs": errors.max_abs}
         quality |= {"error_relative_rms": errors.relative_rms, "error_tensor": errors.tensor}

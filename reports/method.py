@@ -46,8 +46,15 @@ def described(run: Run, results: Sequence[Row]) -> list[tuple[str, str]]:
         ),
         (
             "right or wrong",
-            "every output is compared with a float64 reference before and after timing. Error ratio: its error over the error of the naive "
-            "formula in the same data type. A kernel that fails is wrong and has no latency",
+            "every output is compared with a float64 reference before and after timing (of large problems some rows, of all heads), and in "
+            "probes: inputs on which particular mistakes show plainly, lengths that fit no tile, poisoned memory. Error ratio: its error "
+            "over the error of the naive formula in the same data type. A kernel that fails is wrong and has no latency",
+        ),
+        (
+            "conduct",
+            "inputs are new numbers in every round, and a part of a timed answer is looked at in every leg. What remembers results, works "
+            "on after returning, or changes inputs, global state or instruments is invalid; so is a kernel that is not what its name says "
+            "(SDPA's backend, ONNX Runtime's nodes, integer products, graph breaks)",
         ),
         (
             "approximate kernels",

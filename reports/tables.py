@@ -222,6 +222,8 @@ LISTED: list[tuple[str, str, Callable[[Row], str], Callable[[Row], Any]]] = [
     ("power", "mean", lambda row: units.quantity(row["power_w"], "W"), lambda row: row["power_w"]),
     ("error", "relative rms", lambda row: _scientific(error_of(row)), error_of),
     ("error ratio", "max, × naive", lambda row: _digits(row["error_max_ratio"]), lambda row: row["error_max_ratio"]),
+    ("probes", "passed", lambda row: str(row["probes"] or ""), lambda row: row["probes"]),
+    ("ran as", "", lambda row: row["identity"] or "", lambda row: row["identity"] or ""),
     ("build", "", lambda row: units.quantity(row["build_s"], "s"), lambda row: row["build_s"]),
     ("samples", "", lambda row: str(row["samples"] or ""), lambda row: row["samples"]),
 ]

@@ -113,7 +113,7 @@ def choose_rows(problem: Problem, flops: float, seed: int, device: torch.device)
     chosen = {0, 1, total - 2, total - 1}
     for tile in TILES:
         edges = rng.permutation(np.arange(tile, total, tile))[: count // 12]
-        last = total // tile * tile
+        last = (total - 1) // tile * tile
         chosen |= {int(row) for edge in (*edges, last) for row in (edge - 1, edge) if 0 <= row < total}
     others = [int(row) for row in rng.permutation(total) if int(row) not in chosen]
     chosen |= set(others[: max(count - len(chosen), 0)])
