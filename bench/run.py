@@ -220,7 +220,9 @@ class Runner:
 
     def _needs(self, case: Case, process: int) -> bool:
         measurement = self.measurements.get(case.id)
-        return measurement is None or (measurement.status == "ok" and len(measurement.processes) <= process)
+        if measurement is None or self.mode == "check":
+            return measurement is None
+        return measurement.status == "ok" and len(measurement.processes) <= process
 
     def _unfinished(self) -> bool:
         return any(self._missing(group, self.settings.processes - 1) for group in self.plan.groups)
