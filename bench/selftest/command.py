@@ -65,7 +65,7 @@ def selftest(
             sections.write(path, sections.document(found, context, seconds=time.monotonic() - began, complete=False))
     made = sections.document(found, context, seconds=time.monotonic() - began, complete=not stop())
     sections.write(path, made)
-    summary(console, made.tallies, found)
+    summary(console, made.tallies)
     console.print(f"findings: {path}", soft_wrap=True, highlight=False, markup=False)
     if stop():
         return INTERRUPTED

@@ -14,10 +14,12 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from multiprocessing import connection, get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -108,7 +110,22 @@ def kernels_of(source: str) -> dict[str, Kernel]:
 
 
 def _serve(job: Job, answers: Connection) -> None:
-    """Examine the kernels of one job and say what came of each."""
+    """Examine the kernels of one job and say what came of each; when that cannot be, say so of each."""
+    done: list[Answer] = []
+
+    def say(answer: Answer) -> None:
+        done.append(answer)
+        answers.send_bytes(msgspec.json.encode(answer))
+
+    try:
+        _examine_all(job, say)
+    except Exception as error:  # noqa: BLE001 - it would be lost with the process
+        why = "".join(traceback.format_exception_only(error)).strip()
+        for source, name in job.kernels[len(done) :]:
+            say(Answer(source, name, "broken", f"the gate could not be set up: {why}"))
+
+
+def _examine_all(job: Job, say: Callable[[Answer], None]) -> None:
     import torch
 
     from .. import measure  # noqa: F401 - what times is to be there when the gate looks for replaced functions
@@ -116,6 +133,8 @@ def _serve(job: Job, answers: Connection) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when it is over
     warnings.simplefilter("ignore")
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)  # libraries and dying kernels talk a lot
     on_cpu = job.device.kind == "cpu"
     if on_cpu:
         torch.set_num_threads(1)
@@ -128,7 +147,7 @@ def _serve(job: Job, answers: Connection) -> None:
         started = time.perf_counter()
         ask = partial(_asked, gate, job, loaded[source][name])
         outcome, said = _forked(ask) if on_cpu else ask()
-        answers.send_bytes(msgspec.json.encode(Answer(source, name, outcome, said, time.perf_counter() - started)))
+        say(Answer(source, name, outcome, said, time.perf_counter() - started))
 
 
 def _look_up(gate: Gate) -> None:
@@ -183,6 +202,7 @@ def _forked(ask: Callable[[], tuple[Outcome, str]]) -> tuple[Outcome, str]:
     child = os.fork()
     if child == 0:
         try:
+            os.setpgid(0, 0)  # what it starts ends with it
             os.close(reading)
             os.write(writing, msgspec.json.encode(ask()))
         finally:
@@ -191,7 +211,8 @@ def _forked(ask: Callable[[], tuple[Outcome, str]]) -> tuple[Outcome, str]:
     ready, _, _ = select.select([reading], [], [], PATIENCE_S)
     said = os.read(reading, 1 << 20) if ready else b""
     os.close(reading)
-    os.kill(child, signal.SIGKILL)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if said:
         return msgspec.json.decode(said, type=tuple[Outcome, str])

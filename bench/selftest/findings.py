@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 MOST_ALARMS = 0.001
 """Share of right kernels that may be refused; a section fails when its alarms prove a larger share."""
@@ -134,13 +134,3 @@ def tally(section: str, found: Iterable[Found], *, most_alarms: float = MOST_ALA
         alarms=sum(item.alarm is True for item in controls),
         most_alarms=most_alarms,
     )
-
-
-def misses(found: Sequence[Found]) -> list[Finding]:
-    """What must have been caught and was not."""
-    return [item for item in found if isinstance(item, Finding) and item.must and item.caught is False]
-
-
-def alarms(found: Sequence[Found]) -> list[Control]:
-    """What was right and called wrong."""
-    return [item for item in found if isinstance(item, Control) and item.alarm]

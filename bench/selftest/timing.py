@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from .context import Context
 
 TOLERANCE = 0.01
-"""A known time must be reported this closely."""
+"""A known time must be reported this closely …"""
+ATTEMPTS = 3
+"""… in one of so many runs."""
 THETA = 0.02
 """A slowdown counts from here on: the one-sided 95 % lower bound of the ratio must lie above it."""
 NEAR = 0.01
@@ -56,24 +58,33 @@ def judged(base: Sequence[Process], other: Sequence[Process]) -> Judged:
 
 
 def known_times(context: Context) -> Iterator[Found]:
-    """Calls that last 0.2, 1 and 5 ms by construction."""
-    names = list(pacing.KNOWN_S)
+    """Calls that last 0.2, 1 and 5 ms by construction.
+
+    Whatever else a machine is busy with can only make a call longer, so a time that was once reported right is right; a
+    harness that reports wrongly does so every time.
+    """
     if context.device.kind != "cpu":
-        yield from (_untried("known times", name) for name in names)
+        yield from (_untried("known times", name) for name in pacing.KNOWN_S)
         return
-    context.say("calls of known length")
-    run = measured("pacing.py", names, TINY, device="cpu", seed=context.seed, stop=context.stop, tick=context.tick)
-    for name in names:
-        found = run.by_kernel.get(name)
-        if found is None or found.status != "ok":
-            if not context.stop():
-                said = f"{found.status}: {found.reason}" if found else "no record of it"
-                yield Finding(section="known times", plant=_words(name), where="a real run", caught=False, said=said)
-            continue
-        reported, known = stats.latency(found.processes).estimate, pacing.KNOWN_S[name]
-        said = f"reported {reported * 1e6:.2f} µs, {reported / known - 1:+.2%}"
-        caught = abs(reported / known - 1) <= TOLERANCE
-        yield Finding(section="known times", plant=f"{_words(name)}, exactly", where="a real run", caught=caught, said=said)
+    left, attempts = list(pacing.KNOWN_S), 0
+    while left and attempts < ATTEMPTS and not context.stop():
+        attempts += 1
+        context.say(f"calls of known length, run {attempts} of at most {ATTEMPTS}")
+        run = measured("pacing.py", left, TINY, device="cpu", seed=context.seed, stop=context.stop, tick=context.tick)
+        for name in list(left):
+            caught, said = _reported(run.by_kernel.get(name), pacing.KNOWN_S[name])
+            if (caught or attempts == ATTEMPTS) and not context.stop():
+                left.remove(name)
+                said = f"{said}, run {attempts}"
+                yield Finding(section="known times", plant=f"{_words(name)}, exactly", where="a real run", caught=caught, said=said)
+
+
+def _reported(found: Measurement | None, known_s: float) -> tuple[bool, str]:
+    """Whether a known time was reported closely enough, and what was reported."""
+    if found is None or found.status != "ok":
+        return False, f"{found.status}: {found.reason}" if found else "no record of it"
+    reported = stats.latency(found.processes).estimate
+    return abs(reported / known_s - 1) <= TOLERANCE, f"reported {reported * 1e6:.2f} µs, {reported / known_s - 1:+.2%}"
 
 
 def slowdowns(context: Context) -> Iterator[Found]:
@@ -82,6 +93,7 @@ def slowdowns(context: Context) -> Iterator[Found]:
         yield from (_untried("slowdowns", name) for name in pacing.SLOWER)
         return
     copies = pacing.COPIES[:2] if context.short else pacing.COPIES
+    shares = {name: share for name, share in pacing.SLOWER.items() if share > THETA or not context.short}
     for heads, seq_len in SIZES[:1] if context.short else SIZES:
         if context.stop():
             return
@@ -91,18 +103,20 @@ def slowdowns(context: Context) -> Iterator[Found]:
         processes = FEW_PROCESSES if context.short else PROCESSES
         protocol = "smoke" if context.short else "default"
         run = measured(
-            "pacing.py", (*copies, *pacing.SLOWER), axes,
+            "pacing.py", (*copies, *shares), axes,
             device="cpu", seed=context.seed, protocol=protocol, processes=processes, stop=context.stop, tick=context.tick,
         )  # fmt: skip
         if not context.stop():
-            yield from _compared(run.by_kernel, copies, where, short=context.short)
+            yield from _compared(run.by_kernel, copies, shares, where, short=context.short)
 
 
-def _compared(found: Mapping[str, Measurement], copies: Sequence[str], where: str, *, short: bool) -> Iterator[Found]:
+def _compared(
+    found: Mapping[str, Measurement], copies: Sequence[str], shares: Mapping[str, float], where: str, *, short: bool
+) -> Iterator[Found]:
     bad = {name: one for name, one in found.items() if one.status != "ok"}
     for name, one in bad.items():
         yield Finding(section="slowdowns", plant=_words(name), where=where, caught=False, said=f"{one.status}: {one.reason}")
-    for name, share in pacing.SLOWER.items():
+    for name, share in shares.items():
         if {name, "base"} & bad.keys():
             continue
         seen = judged(found["base"].processes, found[name].processes)
@@ -114,7 +128,7 @@ def _compared(found: Mapping[str, Measurement], copies: Sequence[str], where: st
                 section="slowdowns", what=f"{_words(name)}: not beyond the margin", where=where, alarm=seen.slower, said=str(seen)
             )
         close = abs(seen.ratio / (1 + share) - 1) <= NEAR or seen.low <= 1 + share <= seen.high
-        yield Finding(section="slowdowns", plant=f"{_words(name)}: the estimate", where=where, caught=close, said=str(seen))
+        yield Finding(section="slowdowns", plant=f"{_words(name)}: the estimate", where=where, caught=close, must=not short, said=str(seen))
     equal = [name for name in copies if name not in bad]
     naive = 0
     for one, other in combinations(equal, 2):
@@ -123,8 +137,9 @@ def _compared(found: Mapping[str, Measurement], copies: Sequence[str], where: st
             yield Control(section="slowdowns", what=f"{a} against {b}", where=where, alarm=seen.slower, said=str(seen))
         naive += _pooled_difference(found[one], found[other])
     pairs = len(equal) * (len(equal) - 1) // 2
-    said = f"for contrast: Mann-Whitney on pooled samples calls {naive} of {pairs} pairs of copies different"
-    yield Control(section="slowdowns", what="pooled samples (not our rule)", where=where, alarm=None, said=said)
+    said = f"calls {naive} of {pairs} pairs of copies different"
+    rule = "the usual rule (Mann-Whitney on pooled samples) raises false alarms"
+    yield Finding(section="slowdowns", plant=rule, where=where, caught=naive > 0, must=False, said=said)
 
 
 def _pooled_difference(a: Measurement, b: Measurement) -> bool:
