@@ -210,7 +210,9 @@ class Attention(Problem):
             places: dict[str, tuple[Rows, ...]] = {"q": (batch, heads, asked), "k": (batch, kv_heads), "v": (batch, kv_heads)}
             with torch.enable_grad():
                 leaves = {name: getattr(inputs, name)[at].detach().to(dtype).requires_grad_() for name, at in places.items()}
-                result = self._block(inputs, leaves, batch, heads, asked)
+                # the plain formula repeats shared keys and values, and adds up what comes back in its own dtype
+                used = {name: leaf.repeat_interleave(self.group, 1) if naive and name != "q" else leaf for name, leaf in leaves.items()}
+                result = self._block(inputs, used, batch, heads, asked)
             output[batch, heads, rows] = result.detach()
             grad = inputs.grad[batch, heads, asked].to(dtype)
             targets = {**places, "q": (batch, heads, rows)}
