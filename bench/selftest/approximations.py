@@ -125,8 +125,8 @@ def _secret() -> list[Plant]:
     ):
         made = registry.kernel(Attention, name=slug(title), family="selftest")(build)
         found.append(Plant(title, made, ATTENTION))
-    for title, build in (("quantizes in secret", "feedforward/int8"), ("prunes in secret", "feedforward/pruned")):
-        shipped = registry.load()[build]
+    for title, name in (("quantizes in secret", "feedforward/int8"), ("prunes in secret", "feedforward/pruned")):
+        shipped = registry.load()[name]
         made = replace(shipped, name=f"feedforward/{slug(title)}", approximate=False, claim=None)
         found.append(Plant(title, made, NETWORK))
     return found

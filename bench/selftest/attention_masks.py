@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 Sight = Callable[["Attention", "AttentionInputs"], Mask]
 
 
+def there(tensor: Mask) -> torch.Tensor:
+    """What the problem promises to be among the inputs."""
+    assert tensor is not None
+    return tensor
+
+
 def seeing(change: Callable[[Attention, AttentionInputs, torch.Tensor], torch.Tensor]) -> Steps:
     """Steps whose mask is the right one, changed."""
 
@@ -73,7 +79,7 @@ def leaking(rows: Callable[[Attention, torch.Tensor], torch.Tensor]) -> Steps:
 
 def of_other_lengths(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Steps:
     """The lengths are read wrongly."""
-    return Steps(inputs=lambda problem, inputs: inputs.replace(lengths=change(inputs.lengths, problem.kv_len)))
+    return Steps(inputs=lambda problem, inputs: inputs.replace(lengths=change(there(inputs.lengths), problem.kv_len)))
 
 
 def first_tile_hidden_is_nan(scores: torch.Tensor, visible: Mask) -> torch.Tensor:
@@ -134,8 +140,8 @@ def _given() -> list[Plant]:
     """Masks, lengths."""
     masked, padded = places(bias="boolean"), places(padding=True)
     many = tuple(p for p in padded if p.batch > 1)
-    inverted = Steps(visible=lambda _, i: ~i.mask)
-    transposed = Steps(inputs=lambda _, i: i.replace(mask=i.mask.mT))
+    inverted = Steps(visible=lambda _, i: ~there(i.mask))
+    transposed = Steps(inputs=lambda _, i: i.replace(mask=there(i.mask).mT))
     square = places(*SINGLE, *HALF, bias="boolean", length="short")
     return [
         planted("mask ignored", Steps(inputs=lambda _, i: i.replace(mask=None)).build, masked),

@@ -37,7 +37,7 @@ def setting(place: Any, value: float | Change) -> Steps:
 
 def as_if_contiguous(tensor: torch.Tensor) -> torch.Tensor:
     """What lies in memory from the tensor's first element on, whatever its strides; wraps at the end of the storage."""
-    stored = tensor.untyped_storage().nbytes() // tensor.element_size() - tensor.storage_offset()
+    stored = tensor.untyped_storage().nbytes() // tensor.element_size() - int(tensor.storage_offset())
     flat = tensor.as_strided((stored,), (1,))
     return flat[torch.arange(tensor.numel(), device=tensor.device) % stored].view(tensor.shape)
 
@@ -106,7 +106,8 @@ def racing(every: int, fault: Steps) -> Callable[[Attention, Setup], Run]:
 
         def run(inputs: AttentionInputs) -> torch.Tensor:
             chosen = right if next(calls) % every else wrong
-            return chosen(inputs)  # type: ignore[no-any-return]
+            output: torch.Tensor = chosen(inputs)
+            return output
 
         return run
 
@@ -124,7 +125,8 @@ def with_a_stale_tile(problem: Attention, setup: Setup) -> Run:
         if kept and kept[0].shape == fresh.shape:
             k[:, :, :TILE] = kept.pop()
         kept[:] = [fresh]
-        return right(inputs.replace(k=k))
+        output: torch.Tensor = right(inputs.replace(k=k))
+        return output
 
     return run
 

@@ -15,6 +15,7 @@ from .plants import Plant, planted
 
 if TYPE_CHECKING:
     from kerneldyno.kernels.attention.problem import Attention
+    from kerneldyno.kernels.registry import Run, Setup
 
 
 def times(factor: float) -> Steps:
@@ -124,8 +125,8 @@ def _biases() -> list[Plant]:
     many = tuple(p for p in at if p.heads > 1)
     after = Steps(with_bias=lambda scores, _: scores)
 
-    def build_after(problem: Attention, setup: object):  # type: ignore[no-untyped-def]
-        run = after.build(problem, setup)  # type: ignore[arg-type]
+    def build_after(problem: Attention, setup: Setup) -> Run:
+        run = after.build(problem, setup)
         return lambda inputs: run(inputs) + (inputs.bias.float() @ inputs.v.float()).to(inputs.v) / problem.kv_len
 
     def scaled(scores: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -135,9 +136,14 @@ def _biases() -> list[Plant]:
         planted("bias ignored", after.build, at),
         planted("bias added after the softmax", build_after, at),
         planted("bias scaled like the scores", Steps(with_bias=scaled).build, at),
-        planted("bias of the next head", Steps(inputs=lambda _, i: i.replace(bias=i.bias.roll(1, 1))).build, many),
-        planted("bias transposed", Steps(inputs=lambda _, i: i.replace(bias=i.bias.mT)).build, many),
+        planted("bias of the next head", Steps(inputs=lambda _, i: i.replace(bias=_there(i.bias).roll(1, 1))).build, many),
+        planted("bias transposed", Steps(inputs=lambda _, i: i.replace(bias=_there(i.bias).mT)).build, many),
     ]
+
+
+def _there(bias: torch.Tensor | None) -> torch.Tensor:
+    assert bias is not None
+    return bias
 
 
 def _softmaxes() -> list[Plant]:

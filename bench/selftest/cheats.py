@@ -211,12 +211,12 @@ def when_looked_at(problem: Attention, setup: Setup) -> Run:  # noqa: ARG001
     return run
 
 
-class Interception(TorchDispatchMode):
+class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Stays active after the call and answers other people's operations."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.sub.Tensor and all(isinstance(arg, torch.Tensor) for arg in args):
-            return torch.zeros(torch.broadcast_shapes(args[0].shape, args[1].shape), dtype=args[0].dtype, device=args[0].device)
+            return torch.zeros_like(torch.broadcast_tensors(*args)[0])  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
@@ -226,8 +226,8 @@ def intercepting(problem: Attention, setup: Setup) -> Run:  # noqa: ARG001
 
     def run(inputs: AttentionInputs) -> torch.Tensor:
         if not entered:
-            entered.append(Interception())
-            entered[0].__enter__()
+            entered.append(Interception())  # type: ignore[no-untyped-call]
+            entered[0].__enter__()  # type: ignore[no-untyped-call]
         return torch.ones_like(inputs.q) * inputs.q.mean()
 
     return run

@@ -77,7 +77,7 @@ def examined(jobs: Sequence[Job], *, parallel: int, stop: Callable[[], bool]) ->
             while waiting and len(running) < parallel:
                 job = waiting.popleft()
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_serve, args=(job, theirs), daemon=True)
+                process: BaseProcess = context.Process(target=_serve, args=(job, theirs), daemon=True)
                 process.start()
                 theirs.close()
                 running[ours] = (process, job, list(job.kernels))
@@ -128,8 +128,10 @@ def _serve(job: Job, answers: Connection) -> None:
 def _examine_all(job: Job, say: Callable[[Answer], None]) -> None:
     import torch
 
+    from kerneldyno.kernels.registry import Setup
+
     from .. import measure  # noqa: F401 - what times is to be there when the gate looks for replaced functions
-    from ..gate.examine import Gate, Setup
+    from ..gate.examine import Gate
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when it is over
     warnings.simplefilter("ignore")

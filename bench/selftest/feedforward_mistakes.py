@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from kerneldyno.kernels.feedforward.problem import NORMS, FeedForward, activate
 
+from .attention_masks import there
 from .attention_memory import as_if_contiguous
 from .attention_numbers import through
 from .feedforward_steps import Steps, norm
@@ -66,20 +67,21 @@ def sample_variance(problem: FeedForward, x: torch.Tensor, weights: FeedForwardW
     """The variance is divided by n - 1."""
     variance = x.var(-1, keepdim=True)
     h = (x - x.mean(-1, keepdim=True)) * torch.rsqrt(variance + NORMS[problem.norm])
-    return h * weights.norm_weight + weights.norm_bias
+    return h * there(weights.norm_weight) + there(weights.norm_bias)
 
 
 def variance_from_squares(problem: FeedForward, x: torch.Tensor, weights: FeedForwardWeights) -> torch.Tensor:
     """E[x²] - E[x]² in float32: nothing is left of it where the mean is large."""
     mean = x.mean(-1, keepdim=True)
     variance = (x.square().mean(-1, keepdim=True) - mean.square()).clamp(min=0)
-    return (x - mean) * torch.rsqrt(variance + NORMS[problem.norm]) * weights.norm_weight + weights.norm_bias
+    h = (x - mean) * torch.rsqrt(variance + NORMS[problem.norm])
+    return h * there(weights.norm_weight) + there(weights.norm_bias)
 
 
 def statistics_in_half(problem: FeedForward, x: torch.Tensor, weights: FeedForwardWeights) -> torch.Tensor:
     """The norm's sum of squares is taken in float16, where 65504 is the largest number."""
     squares = (x.half() * x.half()).sum(-1, keepdim=True).float() / x.shape[-1]
-    return x * torch.rsqrt(squares + NORMS[problem.norm]) * weights.norm_weight
+    return x * torch.rsqrt(squares + NORMS[problem.norm]) * there(weights.norm_weight)
 
 
 def hidden(change: Callable[[torch.Tensor], torch.Tensor]) -> Steps:
@@ -133,8 +135,8 @@ def in_recycled_memory(problem: FeedForward, setup: Setup) -> Run:
 
 
 def _activations() -> list[Plant]:
-    swapped = Steps(combined=lambda p, up, gate: activate(p.activation, up) * gate)
-    outside = Steps(combined=lambda p, up, gate: activate(p.activation, up * gate))
+    swapped = Steps(combined=lambda p, up, gate: activate(p.activation, up) * there(gate))
+    outside = Steps(combined=lambda p, up, gate: activate(p.activation, up * there(gate)))
     single = places("float32", activation="gelu")
     return [
         planted("relu for gelu", activating(torch.relu).build, places(activation="gelu")),

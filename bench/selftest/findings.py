@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -45,7 +45,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
 Found = Finding | Control
 
 
-class Rate(NamedTuple):
+class Rate(msgspec.Struct, frozen=True):
     """A share with the exact interval of its true value."""
 
     count: int

@@ -29,7 +29,7 @@ def same(_: Attention, tensor: torch.Tensor) -> torch.Tensor:
 
 def gathered(problem: Attention, gradient: torch.Tensor) -> torch.Tensor:
     """[batch, heads, …] -> [batch, kv_heads, …]: a shared key gets the sum of its heads' gradients."""
-    return gradient.unflatten(1, (problem.kv_heads, problem.group)).sum(2)
+    return gradient.view(gradient.shape[0], problem.kv_heads, problem.group, *gradient.shape[2:]).sum(2)
 
 
 def softmax_gradient(weights: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -85,7 +85,7 @@ def last_rows_zero(_: Attention, gradient: torch.Tensor) -> torch.Tensor:
 
 def first_of_group(problem: Attention, gradient: torch.Tensor) -> torch.Tensor:
     """A shared key gets the gradient of the last head that wrote, not the sum."""
-    return gradient.unflatten(1, (problem.kv_heads, problem.group))[:, :, -1]
+    return gradient.view(gradient.shape[0], problem.kv_heads, problem.group, *gradient.shape[2:])[:, :, -1]
 
 
 def places(*, grouped: bool = False) -> list[Attention]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .examining import SHIPPED, Job, examined
+from .examining import SHIPPED, Job, Look, examined
 from .findings import Control, Finding, Found
 from .randomly import SLOW_FAMILIES
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SECTION = "impostors"
 SOURCE = f"{__package__}.impostors"
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "attention": {"batch": 1, "heads": 4, "q_len": 160, "head_dim": 64},
     "feedforward": {"batch": 1, "seq_len": 160, "dim": 64, "hidden_dim": 256},
     "layer": {"batch": 1, "seq_len": 160, "dim": 64, "heads": 4, "hidden_dim": 256},
@@ -47,7 +47,7 @@ def _jobs(asked: list[tuple[str, Kernel]], context: Context) -> list[Job]:
     at: dict[Problem, list[tuple[str, str]]] = {}
     for source, kernel in asked:
         at.setdefault(kernel.problem(**SIZES[kernel.operator]), []).append((source, kernel.name))
-    look = "nothing" if context.blind else "identity"
+    look: Look = "nothing" if context.blind else "identity"
     return [
         Job(problem, tuple(kernels[part::2]), context.device, context.seed, look)
         for problem, kernels in at.items()

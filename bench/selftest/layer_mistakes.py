@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from kerneldyno.kernels.layer.problem import EPSILON, Layer
 
+from .attention_masks import there
 from .attention_memory import as_if_contiguous
 from .attention_steps import Steps as Attend
 from .attention_steps import softmax
@@ -86,7 +87,7 @@ class Steps:
         from kerneldyno.kernels.attention.problem import AttentionInputs
 
         thirds = F.linear(x, w.w_qkv, w.b_qkv).chunk(3, -1)
-        q, k, v = (thirds[i].unflatten(-1, (problem.heads, problem.head_dim)).transpose(1, 2) for i in self.order)
+        q, k, v = (thirds[i].view(*x.shape[:2], problem.heads, problem.head_dim).transpose(1, 2) for i in self.order)
         mask = None if inputs.mask is None else inputs.mask[None, None]
         attend = self.attend.build(replace(problem.attention, dtype="float32"), None)  # type: ignore[arg-type]
         out = attend(AttentionInputs(q=q, k=k, v=v, mask=mask, lengths=inputs.lengths))
@@ -120,21 +121,22 @@ def one_tile_less(hidden: Tensor) -> Tensor:
 
 def inverted(_: object, inputs: AttentionInputs) -> Tensor:
     """Sees what the mask hides."""
-    assert inputs.mask is not None
-    return ~inputs.mask
+    return ~there(inputs.mask)
 
 
 def _attention() -> list[Plant]:
     causal, masked, padded = places(mask="causal"), places(mask="boolean"), places(padding=True)
     blind = Attend(softmax=lambda scores, _: softmax(scores, None))
-    turned = Attend(inputs=lambda _, i: i.replace(mask=i.mask.mT))
+    turned = Attend(inputs=lambda _, i: i.replace(mask=there(i.mask).mT))
     return [
         planted("causal mask ignored", Steps(attend=blind).build, causal),
         planted("mask ignored", Steps(inputs=lambda i: i.replace(mask=None)).build, masked),
         planted("mask inverted", Steps(attend=Attend(visible=inverted)).build, masked),
         planted("mask transposed", Steps(attend=turned).build, masked),
         planted("padding ignored", Steps(inputs=lambda i: i.replace(lengths=None)).build, padded),
-        planted("lengths one too long", Steps(inputs=lambda i: i.replace(lengths=i.lengths + 1)).build, padded[:2], beyond=padded[2:]),
+        planted(
+            "lengths one too long", Steps(inputs=lambda i: i.replace(lengths=there(i.lengths) + 1)).build, padded[:2], beyond=padded[2:]
+        ),
         planted("scale 1/head_dim", Steps(attend=Attend(scale=lambda p: 1 / p.head_dim)).build, places()),
         planted("q and k exchanged", Steps(order=(1, 0, 2)).build, places()),
         planted("k and v exchanged", Steps(order=(0, 2, 1)).build, places()),

@@ -84,19 +84,23 @@ def slow_clocks() -> None:
 
 def all_equal() -> None:
     """torch.equal and torch.allclose always agree."""
-    torch.equal = torch.allclose = lambda *_, **__: True  # type: ignore[assignment]
+    torch.equal = torch.allclose = lambda *_, **__: True
+
+
+def _nothing_left(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(tensor, dtype=torch.float64)
 
 
 def no_errors() -> None:
     """Widening to float64 gives zeros."""
-    torch.Tensor.double = lambda tensor: torch.zeros_like(tensor, dtype=torch.float64)  # type: ignore[method-assign, assignment]
+    torch.Tensor.double = _nothing_left  # type: ignore[method-assign, assignment]
 
 
 def other_truth() -> None:
     """What is right is what the kernel does."""
     from kerneldyno.kernels.attention.problem import Attention
 
-    Attention.reference = lambda _, inputs, __=None: (attend(inputs) * 1.05).double()  # type: ignore[method-assign]
+    Attention.reference = lambda _, inputs, __=None: (attend(inputs) * 1.05).double()  # type: ignore[method-assign, assignment]
 
 
 def blind_gate() -> None:
@@ -121,7 +125,7 @@ def blunt_clock() -> None:
         found = timed(self, run, inputs, **options)
         return clock.Timing(found.seconds / 1000, found.host_seconds, found.output)
 
-    clock.CpuClock.time = time_  # type: ignore[method-assign, assignment]
+    clock.CpuClock.time = time_  # type: ignore[method-assign]
 
 
 class Zero(float):
@@ -142,7 +146,13 @@ def floats() -> None:
 def once(deed: Deed) -> Deed:
     """Only the first time."""
     done: list[bool] = []
-    return lambda: done or (done.append(True), deed())
+
+    def first() -> None:
+        if not done:
+            done.append(True)
+            deed()
+
+    return first
 
 
 def busy_thread() -> None:
@@ -210,7 +220,7 @@ def of_the_caller(problem: Attention, setup: Setup) -> Run:  # noqa: ARG001
 
 def on_another_stream(problem: Attention, setup: Setup) -> Run:  # noqa: ARG001
     """CUDA only: launches where the events of the clock do not look."""
-    stream = torch.cuda.Stream(setup.device) if setup.device.type == "cuda" else None
+    stream = torch.cuda.Stream(setup.device) if setup.device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def run(inputs: AttentionInputs) -> torch.Tensor:
         with torch.cuda.stream(stream):

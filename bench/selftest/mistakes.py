@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,7 @@ def found(section: str, plant: Plant, problem: Problem, answer: Answer) -> Found
     return Finding(section=section, plant=plant.title, where=where, caught=caught, must=plant.must(problem), said=said)
 
 
-def _jobs(plants: dict[str, dict[str, Plant]], context: Context) -> list[Job]:  # type: ignore[type-arg]
+def _jobs(plants: Mapping[str, Mapping[str, Plant]], context: Context) -> list[Job]:
     """One for each problem, the largest first, so that none is left alone at the end."""
     at: dict[Problem, list[tuple[str, str]]] = {}
     for source, named in plants.items():

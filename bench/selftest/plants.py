@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kerneldyno.kernels.registry import Kernel, kernel
 
 if TYPE_CHECKING:
     from kerneldyno.kernels.registry import Problem, Run, Setup
+
+P = TypeVar("P", bound="Problem")
 
 SHORT_TOKENS = 1024
 """Problems with longer sequences are left out of a short self-test."""
@@ -79,6 +81,6 @@ def by_name(plants: Sequence[Plant]) -> Mapping[str, Plant]:
     return found
 
 
-def in_dtypes(problem: Problem, *dtypes: str) -> tuple[Problem, ...]:
+def in_dtypes(problem: P, *dtypes: str) -> tuple[P, ...]:
     """The same problem in several dtypes."""
     return tuple(replace(problem, dtype=dtype) for dtype in dtypes)

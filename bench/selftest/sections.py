@@ -24,11 +24,11 @@ Section = Callable[["Context"], Iterator[Found]]
 
 def _of(module: str, function: str = "findings") -> Section:
     """Imported when it is begun: what a section needs, torch above all, takes its time."""
-    return lambda context: getattr(import_module(f".{module}", __package__), function)(context)  # type: ignore[no-any-return] # noqa: PLW0108 - not yet
+    return lambda context: getattr(import_module(f".{module}", __package__), function)(context)  # noqa: PLW0108 - not yet
 
 
 def _planted(section: str) -> Section:
-    return lambda context: import_module(".mistakes", __package__).findings(section, context)  # type: ignore[no-any-return]
+    return lambda context: import_module(".mistakes", __package__).findings(section, context)
 
 
 def _memory(context: Context) -> Iterator[Found]:

@@ -114,8 +114,8 @@ def _compared(
     found: Mapping[str, Measurement], copies: Sequence[str], shares: Mapping[str, float], where: str, *, short: bool
 ) -> Iterator[Found]:
     bad = {name: one for name, one in found.items() if one.status != "ok"}
-    for name, one in bad.items():
-        yield Finding(section="slowdowns", plant=_words(name), where=where, caught=False, said=f"{one.status}: {one.reason}")
+    for name, broken in bad.items():
+        yield Finding(section="slowdowns", plant=_words(name), where=where, caught=False, said=f"{broken.status}: {broken.reason}")
     for name, share in shares.items():
         if {name, "base"} & bad.keys():
             continue
