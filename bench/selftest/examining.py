@@ -67,35 +67,52 @@ class Answer(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
+@dataclass
+class _Server:
+    """A process that is at work on a job."""
+
+    process: BaseProcess
+    job: Job
+    owed: list[tuple[str, str]]
+    """Kernels that it has not said anything of."""
+    heard: float
+    """When it was last heard of."""
+
+
 def examined(jobs: Sequence[Job], *, parallel: int, stop: Callable[[], bool]) -> Iterator[tuple[Job, Answer]]:
     """What the gate says of every kernel of every job, as it comes; ends early when `stop` says so."""
     context = get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
-    waiting, running = deque(jobs), dict[Any, tuple["BaseProcess", Job, list[tuple[str, str]]]]()
+    waiting, running = deque(jobs), dict[Any, _Server]()
     try:
         while (waiting or running) and not stop():
             while waiting and len(running) < parallel:
                 job = waiting.popleft()
                 ours, theirs = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(target=_serve, args=(job, theirs), daemon=True)
+                process = context.Process(target=_serve, args=(job, theirs), daemon=True)
                 process.start()
                 theirs.close()
-                running[ours] = (process, job, list(job.kernels))
+                running[ours] = _Server(process, job, list(job.kernels), time.monotonic())
             for ready in connection.wait(list(running), timeout=0.5):
-                process, job, owed = running[ready]
+                server = running[ready]
                 try:
                     answer = msgspec.json.decode(ready.recv_bytes(), type=Answer)  # type: ignore[union-attr]
                 except EOFError:
                     del running[ready]
-                    process.join()
-                    yield from ((job, Answer(*key, "broken", "the process that was to examine it died")) for key in owed)
+                    server.process.join()
+                    died = f"the process that was to examine it died ({_code(server.process.exitcode)})"
+                    yield from ((server.job, Answer(*key, "broken", died)) for key in server.owed)
                 else:
-                    owed.remove((answer.source, answer.kernel))
-                    yield job, answer
+                    server.owed.remove((answer.source, answer.kernel))
+                    server.heard = time.monotonic()
+                    yield server.job, answer
+            for server in running.values():
+                if time.monotonic() - server.heard > 2 * PATIENCE_S:
+                    server.process.kill()
     finally:
-        for process, _, _ in running.values():
-            process.kill()
-            process.join()
+        for server in running.values():
+            server.process.kill()
+            server.process.join()
 
 
 def kernels_of(source: str) -> dict[str, Kernel]:
@@ -218,9 +235,10 @@ def _forked(ask: Callable[[], tuple[Outcome, str]]) -> tuple[Outcome, str]:
     _, status = os.waitpid(child, 0)
     if said:
         return msgspec.json.decode(said, type=tuple[Outcome, str])
-    return "broken", f"no answer within {PATIENCE_S:g} s" if not ready else f"its process died ({_ending(status)})"
+    died = f"its process died ({_code(os.waitstatus_to_exitcode(status))})"
+    return "broken", died if ready else f"no answer within {PATIENCE_S:g} s"
 
 
-def _ending(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+def _code(code: int | None) -> str:
+    """How a process ended."""
+    return signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"

@@ -32,7 +32,7 @@ MODULES = {
 def findings(section: str, context: Context) -> Iterator[Found]:
     """What the gate says of every plant of a section."""
     plants = {f"{PACKAGE}.{name}": by_name(import_module(f"{PACKAGE}.{name}").plants()) for name in MODULES[section]}
-    for job, answer in examined(_jobs(plants, context), parallel=context.parallel, stop=context.stop):
+    for job, answer in examined(_jobs(section, plants, context), parallel=context.parallel, stop=context.stop):
         plant = plants[answer.source][answer.kernel]
         context.say(f"{plant.title}, {job.problem.label}")
         if section == "cheats" and not plant.right and answer.outcome == "passed" and not context.blind and not context.short:
@@ -55,7 +55,7 @@ def found(section: str, plant: Plant, problem: Problem, answer: Answer) -> Found
     return Finding(section=section, plant=plant.title, where=where, caught=caught, must=plant.must(problem), said=said)
 
 
-def _jobs(plants: Mapping[str, Mapping[str, Plant]], context: Context) -> list[Job]:
+def _jobs(section: str, plants: Mapping[str, Mapping[str, Plant]], context: Context) -> list[Job]:
     """One for each problem, the largest first, so that none is left alone at the end."""
     at: dict[Problem, list[tuple[str, str]]] = {}
     for source, named in plants.items():
@@ -63,12 +63,14 @@ def _jobs(plants: Mapping[str, Mapping[str, Plant]], context: Context) -> list[J
             for problem in plant.places(short=context.short):
                 at.setdefault(problem, []).append((source, name))
     jobs = [Job(problem, tuple(kernels), context.device, context.seed, context.look) for problem, kernels in at.items()]
-    return [part for job in sorted(jobs, key=lambda job: -job.problem.flops()) for part in _parts(job, context.parallel)]
+    alone = section == "cheats" and context.device.kind != "cpu"  # there, kernels of one job share a process
+    most = 1 if alone else 24
+    return [part for job in sorted(jobs, key=lambda job: -job.problem.flops()) for part in _parts(job, most)]
 
 
-def _parts(job: Job, parallel: int, most: int = 24) -> Iterator[Job]:
+def _parts(job: Job, most: int) -> Iterator[Job]:
     """A job with many kernels in several, so that all processors have something to do."""
-    pieces = min(parallel, -(-len(job.kernels) // most))
+    pieces = -(-len(job.kernels) // most)
     for piece in range(pieces):
         yield Job(job.problem, job.kernels[piece::pieces], job.device, job.seed, job.look)
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SECTION = "right kernels"
 PROBLEMS, FEW_PROBLEMS = 200, 6
 """Of each operator."""
+MOST_KERNELS = 4
+"""At each problem so many of the quick kernels take part, drawn anew."""
 SLOW_FAMILIES = ("compiled", "flex")
 """They take seconds to build: they see some of the problems only."""
 SLOW_PROBLEMS, FEW_SLOW_PROBLEMS = 6, 0
@@ -61,16 +63,15 @@ def _told(problem: Problem, context: Context) -> str:
 
 
 def _jobs(operator: str, kernels: Sequence[Kernel], drawn: Sequence[Problem], slow: int, context: Context) -> Iterator[Job]:
+    rng = np.random.default_rng([context.seed, len(drawn)])
     for number, problem in enumerate(drawn):
-        able = [
-            (SHIPPED, kernel.name)
-            for kernel in kernels
-            if kernel.operator == operator
-            and kernel.why_not(problem, context.device) is None
-            and (kernel.family not in SLOW_FAMILIES or number < slow)
-        ]
-        if able:
-            yield Job(problem, tuple(able), context.device, context.seed + number, context.look)
+        able = [kernel for kernel in kernels if kernel.operator == operator and kernel.why_not(problem, context.device) is None]
+        quick = [kernel for kernel in able if kernel.family not in SLOW_FAMILIES]
+        chosen = [quick[i] for i in rng.permutation(len(quick))[:MOST_KERNELS]]
+        chosen += [kernel for kernel in able if kernel.family in SLOW_FAMILIES and number < slow]
+        if chosen:
+            names = tuple((SHIPPED, kernel.name) for kernel in chosen)
+            yield Job(problem, names, context.device, context.seed + number, context.look)
 
 
 def _any(rng: np.random.Generator, *values: Any) -> Any:
