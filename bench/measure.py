@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kerneldyno.kernels.registry import Kernel, NotAsNamed, Setup
+from kerneldyno.kernels.registry import Kernel, Setup
 
 from . import energy, judge, steps
 from .contender import Contender
 from .gate.conduct import left_alone
-from .gate.errors import Misconduct, WrongOutput
 from .gate.examine import Gate
 from .gate.verify import judged
 from .instruments.clock import Clock
@@ -23,6 +22,7 @@ from .instruments.energy import PowerMeter
 from .instruments.watch import Reading, Watch, slowdowns
 from .legs import run_leg
 from .messages import Channel, Doing, Done, Found, Recorder, Request
+from .outcomes import outcome
 from .pool import Pool
 from .records import Case, Ceilings, Clocks, Measurement, Phase, Status
 from .stats import StoppingRule, WarmUp
@@ -273,23 +273,3 @@ class GroupMeasurer:
             yield
         finally:
             self.phases_s[name] = self.phases_s.get(name, 0.0) + time.perf_counter() - started
-
-
-def outcome(error: BaseException, phase: str) -> tuple[Status, str]:
-    """The status of a case that ended with this error, and the reason, which names the phase where that says something."""
-    if isinstance(error, WrongOutput):
-        return "wrong", str(error) if phase == "check" else f"{phase}: {error}"
-    if isinstance(error, Misconduct):
-        return "invalid", str(error) if phase == "check" else f"{phase}: {error}"
-    if isinstance(error, NotAsNamed):
-        return "invalid", f"not as named: {error}"
-    return "failed", f"{phase}: {sentence(error)}"
-
-
-def sentence(error: BaseException) -> str:
-    """The first line of what was raised, with its type; out of memory is named as such."""
-    text = str(error).encode(errors="replace").decode().strip().splitlines()
-    head = text[0][:400] if text else "no message"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return f"out of memory: {head}"
-    return f"{type(error).__name__}: {head}"
