@@ -144,25 +144,34 @@ def _children_s() -> float:
 def forgets(call: Call, problem: Problem, inputs: Any, device: torch.device, call_s: float, seed: int) -> None:
     """Raise Misconduct when calls on numbers that were seen before are much faster: then results are remembered by value.
 
-    New numbers, the same numbers written again, and the same untouched are timed in turn; what is written before each call
-    is equally large, so that caches are in the same state. Calls of more than TOO_LONG_S are let off.
+    New numbers, the same numbers written again, and the same untouched are timed in turn; what happens before each call
+    is the same, so that caches and threads are in the same state. Who is suspected is timed once more, with other numbers.
+    Calls of more than TOO_LONG_S are let off.
     """
     if call_s > TOO_LONG_S:
         return
+    pairs = PAIRS if call_s < LONG_CALL_S else FEW_PAIRS
+    if _suspicion(call, inputs, [problem.inputs(seed + i, device) for i in range(pairs)], device) is None:
+        return
+    if suspicion := _suspicion(call, inputs, [problem.inputs(seed + pairs + i, device) for i in range(pairs)], device):
+        raise Misconduct(suspicion)
+
+
+def _suspicion(call: Call, inputs: Any, drawn: list[Any], device: torch.device) -> str | None:
+    """A sentence when calls on numbers seen before are quick nearly every time; None when they are not."""
     slot, spare, warming = (inputs.map(torch.clone) for _ in range(3))
     new, again, untouched = [], [], []
-    for i in range(PAIRS if call_s < LONG_CALL_S else FEW_PAIRS):
-        fresh = problem.inputs(seed + i, device)
+    for fresh in drawn:
         for taken, target in ((new, slot), (again, slot), (untouched, spare)):
             copy_into(target, fresh)
             call(warming)  # threads that have slept meanwhile wake up outside of the timed call
             taken.append(_seconds(call, slot, device))
     for taken, how in ((again, "written once more"), (untouched, "left where they were")):
         ratios = [seen / first for seen, first in zip(taken, new, strict=True)]
-        quick = sum(ratio < REMEMBERED for ratio in ratios)
-        if quick >= len(ratios) - MAY_MISS * (len(ratios) == PAIRS):
+        if sum(ratio < REMEMBERED for ratio in ratios) >= len(ratios) - MAY_MISS * (len(ratios) == PAIRS):
             share = median(ratios)
-            raise Misconduct(f"takes {share:.0%} of the time on numbers that it has seen before ({how}): results are remembered by value")
+            return f"takes {share:.0%} of the time on numbers that it has seen before ({how}): results are remembered by value"
+    return None
 
 
 def _seconds(call: Call, inputs: Any, device: torch.device) -> float:

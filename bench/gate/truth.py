@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ FLOPS = {"cpu": 1e10, "cuda": 2e12}
 """Work in float64 that the right answer for one set of inputs may take: about a second."""
 PROBE_FLOPS = {"cpu": 1e9, "cuda": 2e11}
 """The same for one probe."""
+FEW = 8.0
+"""Among few numbers the textbook formula's errors may happen to be small: a half ulp counts (1 + FEW / √numbers) times."""
 SAMPLED_SHARE = 0.5
 """A row that is picked costs more than its part of the whole: causal ones see half of the keys, but are multiplied with all."""
 FEWEST_ROWS = 48
@@ -63,7 +66,7 @@ class Truth:
 
     @property
     def yardstick(self) -> dict[str, tuple[float, float]]:
-        """(largest, rms) error of the textbook formula, by name; at least half an ulp at the tensor's scale."""
+        """(largest, rms) error of the textbook formula, by name; at least half an ulp at the tensor's scale, more of few numbers."""
         if self._yardstick is None:
             naive = self._compute(naive=True)
             # a gradient that is exactly 0 (one key: nothing to choose) has the others' scale for its rounding errors
@@ -95,6 +98,7 @@ class Truth:
         half_ulp = 0.5 * torch.finfo(getattr(torch, self.problem.dtype)).eps
         error = naive.double() - right
         largest, square = float(right.abs().max()), rms(right)
+        half_ulp *= 1 + FEW / math.sqrt(right.numel())
         floors = (half_ulp * (largest or widest), half_ulp * (square or widest), torch.finfo(torch.float64).tiny)
         return max(float(error.abs().max()), floors[0], floors[2]), max(rms(error), floors[1], floors[2])
 
