@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from .problem import Attention, AttentionInputs
 
-LOUD = 2.5
-"""Queries are so many times the key that they look for: its score is LOUD · √head_dim above the others'."""
+LOUD = {"forward": 2.5, "backward": 1.0}
+"""Queries are so many times the key that they look for: its score is LOUD · √head_dim above the others'. Backward it must not be
+so loud that the softmax saturates: gradients of scores are then differences of equal numbers."""
 OVERFLOWING = 100.0
 """Scores times this leave the range of the exponential unless their maximum is taken off first."""
 LENGTHS = (1, 127, 129, 1000)
@@ -66,8 +67,9 @@ def _edge_keys(problem: Attention, inputs: AttentionInputs) -> tuple[torch.Tenso
 
 def _looking_for(problem: Attention, inputs: AttentionInputs, keys: torch.Tensor) -> torch.Tensor:
     """Queries that are LOUD times the key with these numbers [batch, q_len], of the key-value head that each head shares."""
+    loud = LOUD[problem.direction]
     index = keys[:, None, :, None].expand(-1, problem.kv_heads, -1, problem.head_dim)
-    return LOUD * inputs.k.gather(2, index).repeat_interleave(problem.group, dim=1)
+    return loud * inputs.k.gather(2, index).repeat_interleave(problem.group, dim=1)
 
 
 def _values(problem: Attention, inputs: AttentionInputs, generator: torch.Generator) -> Iterator[Probe]:
