@@ -261,6 +261,6 @@ def plants() -> list[Plant]:
         "leaves a dispatch mode behind": intercepting,
     }
     found = [planted("honest", lambda problem, setup: attend, [PROBLEM], right=True)]  # noqa: ARG005
-    found += [planted(title, build, [PROBLEM]) for title, build in made.items()]
+    found += [planted(title, build, [PROBLEM], for_gain=build is knowing_the_seed) for title, build in made.items()]
     found.append(planted("does the work in prepare", lambda *_: lambda given: given.grad.clone(), [PROBLEM], prepare=ahead_of_time))
     return found

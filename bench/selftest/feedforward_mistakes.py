@@ -167,7 +167,9 @@ def _norms() -> list[Plant]:
         planted("norm bias ignored", without("norm_bias").build, places()),
         planted("epsilon of the norm forgotten", epsilon(0.0).build, in_dtypes(SHORT, "float32"), beyond=in_dtypes(SHORT, "bfloat16")),
         planted("epsilon of the norm 1e-3", epsilon(1e-3).build, in_dtypes(SHORT, "float32"), beyond=in_dtypes(SHORT, "bfloat16")),
-        planted("variance divided by n - 1", Steps(normalized=sample_variance).build, places()),
+        planted(
+            "variance divided by n - 1", Steps(normalized=sample_variance).build, in_dtypes(SHORT, "float32"), beyond=places("bfloat16")
+        ),
         planted("variance from squares", Steps(normalized=variance_from_squares).build, (), beyond=in_dtypes(SHORT, "float32")),
         planted("norm statistics in float16", Steps(normalized=statistics_in_half).build, in_dtypes(GATED, "float32")),
     ]
@@ -195,7 +197,9 @@ def _matrices() -> list[Plant]:
         planted("last row not written", in_recycled_memory, places()),
         planted("the last batch row is that of the first", Steps(output=lambda y: torch.cat([y[:1], y[:1]])).build, short),
         planted("strides ignored", Steps(inputs=as_if_contiguous).build, short),
-        planted("accumulator in bfloat16", narrow_sum(torch.bfloat16).build, places()),
+        planted(
+            "accumulator in bfloat16", narrow_sum(torch.bfloat16).build, [places()[0], places()[-1]], beyond=in_dtypes(SHORT, "bfloat16")
+        ),
         planted("bfloat16 inside float32", Steps(linear=narrow_products).build, single),
         planted("hidden neurons rounded to 8-bit floats", hidden(through(torch.float8_e4m3fn)).build, places()),
         planted("zeros", by(0.0).build, places()),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .. import stats
 from ..plan import UsageError
 from .examining import Answer, Job, examined
 from .findings import Control, Finding, Found
@@ -15,9 +16,14 @@ from .runs import measured
 if TYPE_CHECKING:
     from kerneldyno.kernels.registry import Problem
 
+    from ..records import Measurement
     from .context import Context
 
 PACKAGE = __package__
+HONEST = "honest"
+"""The kernel that cheats do not beat by right."""
+GAIN = 0.05
+"""More than noise."""
 MODULES = {
     "attention": ("attention_masks", "attention_numbers", "attention_memory"),
     "gradients": ("gradients",),
@@ -76,22 +82,30 @@ def _parts(job: Job, most: int) -> Iterator[Job]:
 
 
 def _in_a_run(plant: Plant, problem: Problem, context: Context) -> Iterator[Found]:
-    """What passes the gate may still be seen while it is timed: a real run decides."""
+    """What passes the gate may still be seen while it is timed: a real run, beside the honest kernel, decides."""
     name = plant.kernel.name.partition("/")[2]
     fields: dict[str, Sequence[object]] = {key: [value] for key, value in problem.fields().items() if key not in ("kv_heads", "kv_len")}
     try:
         run = measured(
-            "contestants.py", (name,), fields, device=str(context.device), seed=context.seed, stop=context.stop, tick=context.tick
-        )
+            "contestants.py", (name, HONEST), fields, device=str(context.device), seed=context.seed, stop=context.stop, tick=context.tick
+        ).by_kernel
     except UsageError:
         raise  # another run is using the device: nothing was found out
     except Exception as error:  # noqa: BLE001 - whatever brings the harness down is the finding
         said = f"passes the gate, and its run died of {type(error).__name__}: {error}"
         yield Finding(section="cheats", plant=plant.title, where="a real run", caught=False, said=said)
         return
-    measurement = run.by_kernel.get(name)
-    if measurement is None or context.stop():
+    if name not in run or HONEST not in run or context.stop():
         return
-    caught = measurement.status != "ok"
-    said = f"passes the gate, {measurement.status} in a run" + (f": {measurement.reason}" if caught else "")
-    yield Finding(section="cheats", plant=plant.title, where="a real run", caught=caught, must=plant.must(problem), said=said)
+    caught, said = _foiled(plant, run[name], run[HONEST])
+    yield Finding(section="cheats", plant=plant.title, where="a real run", caught=caught, said=f"passes the gate; in a run {said}")
+
+
+def _foiled(plant: Plant, cheat: Measurement, honest: Measurement) -> tuple[bool, str]:
+    """Whether its number was refused or, where that is all it is after, gives it no advantage."""
+    if cheat.status != "ok":
+        return True, f"{cheat.status}: {cheat.reason}"
+    if not plant.for_gain or honest.status != "ok":
+        return False, "ok"
+    speedup = stats.paired_speedup(cheat.processes, honest.processes)
+    return speedup.low <= 1 + GAIN, f"ok, and {speedup.estimate:.3f} times as fast as the honest kernel"

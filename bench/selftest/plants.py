@@ -32,6 +32,8 @@ class Plant:
     """Nothing is wrong: the control of the others, which must pass."""
     only_on: str | None = None
     """The kind of device on which it exists; None: all."""
+    for_gain: bool = False
+    """It does honest work where it cannot cheat: it is foiled, too, where it is no faster than the honest kernel."""
 
     def places(self, *, short: bool) -> tuple[Problem, ...]:
         """Where it is tried: everywhere, or at the first short problem only (a control at all short ones)."""
@@ -59,6 +61,7 @@ def planted(
     beyond: Sequence[Problem] = (),
     right: bool = False,
     only_on: str | None = None,
+    for_gain: bool = False,
     **declared: Any,
 ) -> Plant:
     """A plant whose kernel takes exactly what its problems ask for; `declared` goes to @kernel."""
@@ -69,7 +72,7 @@ def planted(
         **declared,
     }
     made = kernel(type(every[0]), name=slug(title), family="selftest", **declare)(build)
-    return Plant(title, made, tuple(problems), tuple(beyond), right, only_on)
+    return Plant(title, made, tuple(problems), tuple(beyond), right, only_on, for_gain)
 
 
 def by_name(plants: Sequence[Plant]) -> Mapping[str, Plant]:

@@ -90,14 +90,14 @@ def table(tallies: Sequence[Tally]) -> Table:
     """A row for each section: faults caught, right kernels refused, and the exact 95 % intervals of both shares in percent."""
     made = Table(title="Self-test", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column("section", no_wrap=True)
-    for name in ("caught", "95 %", "beyond", "false alarms", "95 %", "not tried"):
+    for name in ("caught", "95 %", "beyond", "alarms", "95 %", "untried"):
         made.add_column(name, justify="right", no_wrap=True)
     for one in tallies:
         style = "bold red" if one.failed else None
         caught, alarms = _of(one.caught, one.planted), _of(one.alarms, one.right)
         cells = (caught, interval(one.detection), _of(one.beyond_caught, one.beyond), alarms, interval(one.false_alarms))
         made.add_row(escape(one.section), *cells, str(one.not_tried or "–"), style=style)
-    made.caption = "beyond: faults below what the gate promises to see"
+    made.caption = "beyond: faults below what the gate promises to see; alarms: right kernels refused"
     return made
 
 
