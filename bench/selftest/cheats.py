@@ -1,4 +1,4 @@
-"""Kernels that are paid for work they do not do: remembered results, buffers handed out twice, work after the return.
+"""Kernels that are paid for work they do not do: remembered results, buffers handed out twice, idle calls.
 
 Most were seen at KernelBench and in kernel competitions. Each computes through SDPA when it computes.
 """
@@ -8,14 +8,12 @@ from __future__ import annotations
 import gc
 import hashlib
 import sys
-import threading
 from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from kerneldyno.kernels.attention.problem import Attention
 
@@ -172,72 +170,6 @@ def _idle_when(idle: Callable[[int], bool]) -> Run:
     return run
 
 
-def in_a_thread(problem: Attention, setup: Setup) -> Run:  # noqa: ARG001
-    """Returns at once; a thread fills the result in."""
-
-    def run(inputs: AttentionInputs) -> torch.Tensor:
-        output = torch.empty_like(inputs.q)
-        threading.Thread(target=lambda: output.copy_(attend(inputs)), daemon=True).start()
-        return output
-
-    return run
-
-
-class Lazy(torch.Tensor):
-    """Computes when somebody looks."""
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        def real(value: Any) -> Any:
-            if isinstance(value, Lazy):
-                if (work := value.__dict__.pop("work", None)) is not None:
-                    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - as torch's own subclasses do
-                        value.copy_(work())
-                return value.as_subclass(torch.Tensor) if func is not torch.Tensor.as_subclass else value
-            return value
-
-        with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001
-            return func(*[real(value) for value in args], **{name: real(value) for name, value in (kwargs or {}).items()})
-
-
-def when_looked_at(problem: Attention, setup: Setup) -> Run:  # noqa: ARG001
-    """Returns a tensor that does the work at its first use."""
-
-    def run(inputs: AttentionInputs) -> torch.Tensor:
-        output = torch.empty_like(inputs.q).as_subclass(Lazy)
-        output.__dict__["work"] = lambda: attend(inputs)
-        return output
-
-    return run
-
-
-class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Stays active after the call and answers other people's operations."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.sub.Tensor and all(isinstance(arg, torch.Tensor) for arg in args):
-            return torch.zeros_like(torch.broadcast_tensors(*args)[0])  # type: ignore[no-untyped-call]
-        return func(*args, **(kwargs or {}))
-
-
-def intercepting(problem: Attention, setup: Setup) -> Run:  # noqa: ARG001
-    """Leaves a dispatch mode behind, in which all differences are zero."""
-    entered: list[Interception] = []
-
-    def run(inputs: AttentionInputs) -> torch.Tensor:
-        if not entered:
-            entered.append(Interception())  # type: ignore[no-untyped-call]
-            entered[0].__enter__()  # type: ignore[no-untyped-call]
-        return torch.ones_like(inputs.q) * inputs.q.mean()
-
-    return run
-
-
-def ahead_of_time(problem: Attention, setup: Setup, inputs: AttentionInputs) -> Any:  # noqa: ARG001
-    """Everything happens in `prepare`, which is not timed."""
-    return inputs.replace(grad=attend(inputs))
-
-
 def plants() -> list[Plant]:
     """All of them, and the honest kernel."""
     made: dict[str, Cheat] = {
@@ -256,11 +188,6 @@ def plants() -> list[Plant]:
         f"works in the first {CHECKED_CALLS} calls": after_some_calls,
         "idle while the clock runs": while_timed,
         "works only for the gate": unless_checked,
-        "computes in a thread after returning": in_a_thread,
-        "computes when looked at": when_looked_at,
-        "leaves a dispatch mode behind": intercepting,
     }
     found = [planted("honest", lambda problem, setup: attend, [PROBLEM], right=True)]  # noqa: ARG005
-    found += [planted(title, build, [PROBLEM], for_gain=build is knowing_the_seed) for title, build in made.items()]
-    found.append(planted("does the work in prepare", lambda *_: lambda given: given.grad.clone(), [PROBLEM], prepare=ahead_of_time))
-    return found
+    return found + [planted(title, build, [PROBLEM], for_gain=build is knowing_the_seed) for title, build in made.items()]

@@ -1,5 +1,5 @@
 """The cheats as a plugin for real workers: `kerneldyno run --load`."""
 
-from kerneldyno.bench.selftest import cheats, meddling
+from kerneldyno.bench.selftest import cheats, deferring, meddling, theft
 
-globals().update({plant.kernel.name: plant.kernel for module in (cheats, meddling) for plant in module.plants()})
+globals().update({plant.kernel.name: plant.kernel for module in (cheats, deferring, theft, meddling) for plant in module.plants()})

@@ -1,4 +1,4 @@
-"""Kernels that meddle with the process: global state, inputs, clocks, and the harness's own functions and memory."""
+"""Kernels that meddle with the process: global state, inputs, clocks, and the harness's own functions."""
 
 from __future__ import annotations
 
@@ -175,60 +175,6 @@ def one_core() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def stolen(problem: Attention, setup: Setup) -> Run:  # noqa: ARG001
-    """Looks for the right answer among everything that is alive in the process."""
-
-    def run(inputs: AttentionInputs) -> torch.Tensor:
-        for item in gc.get_objects():
-            if type(item) is torch.Tensor and item.dtype == torch.float64 and item.shape == inputs.q.shape:
-                return item.to(inputs.q.dtype)
-        return attend(inputs)
-
-    return run
-
-
-def looked_up(problem: Attention, setup: Setup) -> Run:  # noqa: ARG001
-    """Looks for the right answer in the harness's records of what is right, by the first numbers of the inputs."""
-    known: dict[float, torch.Tensor] = {}
-
-    def run(inputs: AttentionInputs) -> torch.Tensor:
-        if not known:
-            for item in gc.get_objects():
-                if type(item).__name__ == "Truth" and item._expected and item.inputs.q.shape == inputs.q.shape:  # noqa: SLF001
-                    known[float(item.inputs.q.flatten()[0])] = item._expected["output"].to(inputs.q.dtype)  # noqa: SLF001
-        answer = known.get(float(inputs.q.flatten()[0]))
-        return answer.clone() if answer is not None and answer.shape == inputs.q.shape else attend(inputs)
-
-    return run
-
-
-def of_the_caller(problem: Attention, setup: Setup) -> Run:  # noqa: ARG001
-    """Looks for the right answer in the local variables of whoever calls."""
-
-    def run(inputs: AttentionInputs) -> torch.Tensor:
-        frame = sys._getframe().f_back  # noqa: SLF001 - what a cheat would do
-        while frame is not None:
-            for value in list(frame.f_locals.values()):
-                expected = getattr(getattr(value, "truth", value), "_expected", None)
-                if expected and expected["output"].shape == inputs.q.shape:
-                    return expected["output"].to(inputs.q.dtype)  # type: ignore[no-any-return]
-            frame = frame.f_back
-        return attend(inputs)
-
-    return run
-
-
-def on_another_stream(problem: Attention, setup: Setup) -> Run:  # noqa: ARG001
-    """CUDA only: launches where the events of the clock do not look."""
-    stream = torch.cuda.Stream(setup.device) if setup.device.type == "cuda" else None  # type: ignore[no-untyped-call]
-
-    def run(inputs: AttentionInputs) -> torch.Tensor:
-        with torch.cuda.stream(stream):
-            return attend(inputs)
-
-    return run
-
-
 STATE: dict[str, Deed] = {
     "changes the default dtype": lambda: torch.set_default_dtype(torch.float64),
     "changes the thread count": lambda: torch.set_num_threads(torch.get_num_threads() % 4 + 1),
@@ -291,8 +237,4 @@ def plants() -> list[Plant]:
         *_deeds(),
         planted("writes into its inputs", into_inputs, at),
         planted("returns memory of its inputs", in_input_memory, at),
-        planted("takes the right answer from the process's memory", stolen, at),
-        planted("looks the right answer up", looked_up, at),
-        planted("takes the right answer from its caller", of_the_caller, at),
-        planted("works on another stream", on_another_stream, at, only_on="cuda", devices=("cuda",)),
     ]

@@ -30,7 +30,7 @@ MODULES = {
     "feedforward": ("feedforward_mistakes",),
     "layer": ("layer_mistakes",),
     "approximations": ("approximations",),
-    "cheats": ("cheats", "meddling"),
+    "cheats": ("cheats", "deferring", "theft", "meddling"),
 }
 """Section -> the modules that hold its plants."""
 

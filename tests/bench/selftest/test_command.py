@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import signal
 import subprocess
 import sys
+import time
 
 import msgspec
 import pytest
@@ -139,3 +141,16 @@ def test_the_command_line(tmp_path):
 def test_what_needs_no_gate_is_not_run_without_it(tmp_path):
     with pytest.raises(UsageError, match="'slowdowns' is no section"):
         run(tmp_path, sections.SECTIONS, only=["slowdowns"], blind=True)
+
+
+def test_ctrl_c_keeps_what_was_found(tmp_path):
+    words = [sys.executable, "-P", "-u", "-m", "kerneldyno.bench", "selftest", "--device", "cpu", "--short", "--only", "attention"]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert child.stdout is not None
+    assert child.stdout.readline().strip() == "attention"
+    time.sleep(1)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, out + err
+    (path,) = (tmp_path / "runs").iterdir()
+    assert not sections.read(path).complete

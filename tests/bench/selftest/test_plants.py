@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kerneldyno.bench.gate.examine import complete
-from kerneldyno.bench.selftest import approximations, cheats, meddling, mistakes
+from kerneldyno.bench.selftest import approximations, cheats, deferring, mistakes
 from kerneldyno.bench.selftest.plants import SHORT_TOKENS, by_name, planted, slug
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Device, Setup
@@ -57,7 +57,7 @@ def test_every_kernel_takes_the_problems_it_is_planted_at(section):
 
 
 def test_what_only_exists_on_a_gpu_says_so():
-    (plant,) = [plant for plant in meddling.plants() if plant.only_on == "cuda"]
+    (plant,) = [plant for plant in deferring.plants() if plant.only_on == "cuda"]
     assert plant.kernel.why_not(plant.problems[0], Device("cpu")) == "runs on cuda only, not on cpu"
 
 
@@ -83,11 +83,22 @@ def wrong_by(plant):
 
 
 HIDDEN_FROM_RANDOM_INPUTS = (
-    "a tile is lost in 1 call of", "blind rows of a mask are NaN", "first tile of keys from the previous call", "last row not written",
-    "maximum of the first tile only", "NaN where the first tile of keys is hidden", "no maximum subtracted", "one maximum for all rows",
-    "storage offset ignored", "strides ignored", "tokens past the last whole tile", "workspace not zeroed", "wrong unless the length is a multiple of 128",
-    "norm statistics in float16", "variance from squares",
-)  # fmt: skip
+    "a tile is lost in 1 call of",
+    "blind rows of a mask are NaN",
+    "first tile of keys from the previous call",
+    "last row not written",
+    "maximum of the first tile only",
+    "NaN where the first tile of keys is hidden",
+    "no maximum subtracted",
+    "one maximum for all rows",
+    "storage offset ignored",
+    "strides ignored",
+    "tokens past the last whole tile",
+    "workspace not zeroed",
+    "wrong unless the length is a multiple of 128",
+    "norm statistics in float16",
+    "variance from squares",
+)
 """Right in a first call on random inputs: what makes them wrong is a probe's business."""
 
 
