@@ -190,4 +190,7 @@ def plants() -> list[Plant]:
         "works only for the gate": unless_checked,
     }
     found = [planted("honest", lambda problem, setup: attend, [PROBLEM], right=True)]  # noqa: ARG005
-    return found + [planted(title, build, [PROBLEM], for_gain=build is knowing_the_seed) for title, build in made.items()]
+    late = (after_some_calls, while_timed, unless_checked, knowing_the_seed)
+    return found + [
+        planted(title, build, [PROBLEM], late=build in late, for_gain=build is knowing_the_seed) for title, build in made.items()
+    ]

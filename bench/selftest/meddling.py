@@ -226,7 +226,7 @@ def _deeds() -> list[Plant]:
         found.append(planted(title, doing(deed, lambda call: call == 0, wrongly=wrongly), at))
         found.append(planted(f"{title} in build", building(deed, wrongly=wrongly), at))
     late = f"after {CHECKED_CALLS} calls"
-    found += [planted(f"{title} {late}", doing(deed, lambda call: call == CHECKED_CALLS), at) for title, deed in LATE.items()]
+    found += [planted(f"{title} {late}", doing(deed, lambda call: call == CHECKED_CALLS), at, late=True) for title, deed in LATE.items()]
     return found
 
 

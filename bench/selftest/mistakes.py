@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PACKAGE = __package__
 HONEST = "honest"
 """The kernel that cheats do not beat by right."""
+NEEDS_A_RUN = "it behaves while it is checked, and a short self-test does not time it"
 GAIN = 0.05
 """More than noise."""
 MODULES = {
@@ -41,8 +42,11 @@ def findings(section: str, context: Context) -> Iterator[Found]:
     for job, answer in examined(_jobs(section, plants, context), parallel=context.parallel, stop=context.stop):
         plant = plants[answer.source][answer.kernel]
         context.say(f"{plant.title}, {job.problem.label}")
-        if section == "cheats" and not plant.right and answer.outcome == "passed" and not context.blind and not context.short:
+        slipped = section == "cheats" and not plant.right and answer.outcome == "passed" and not context.blind
+        if slipped and not context.short:
             yield from _in_a_run(plant, job.problem, context)
+        elif slipped and plant.late:
+            yield Finding(section=section, plant=plant.title, where="a real run", caught=None, said=NEEDS_A_RUN)
         else:
             yield found(section, plant, job.problem, answer)
 

@@ -32,6 +32,8 @@ class Plant:
     """Nothing is wrong: the control of the others, which must pass."""
     only_on: str | None = None
     """The kind of device on which it exists; None: all."""
+    late: bool = False
+    """It behaves as long as it is only checked: a run in which it is timed decides."""
     for_gain: bool = False
     """It does honest work where it cannot cheat: it is foiled, too, where it is no faster than the honest kernel."""
 
@@ -61,6 +63,7 @@ def planted(
     beyond: Sequence[Problem] = (),
     right: bool = False,
     only_on: str | None = None,
+    late: bool = False,
     for_gain: bool = False,
     **declared: Any,
 ) -> Plant:
@@ -72,7 +75,7 @@ def planted(
         **declared,
     }
     made = kernel(type(every[0]), name=slug(title), family="selftest", **declare)(build)
-    return Plant(title, made, tuple(problems), tuple(beyond), right, only_on, for_gain)
+    return Plant(title, made, tuple(problems), tuple(beyond), right, only_on, late, for_gain)
 
 
 def by_name(plants: Sequence[Plant]) -> Mapping[str, Plant]:
