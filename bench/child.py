@@ -16,7 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from .messages import Doing, Finished, Message, Recorder, Request
+from .answers import known
+from .messages import Doing, Done, Finished, Message, Recorder, Request
 from .records import Settings, Status
 
 POLL_S = 1.0
@@ -95,13 +96,30 @@ class Child:
                         return
                     *lines, buffer = (buffer + data).split(b"\n")
                     for line in lines:
-                        yield decoder.decode(line)
+                        if (message := self._understood(decoder, line)) is None:
+                            return
+                        yield message
                 tick()
                 if stop() and self._asked_at is None:
                     self._asked_at = time.monotonic()
                     self._process.terminate()
                 if self._overdue():
                     return
+
+    def _understood(self, decoder: msgspec.json.Decoder[Message], line: bytes) -> Message | None:
+        """A line as a message; None, with `loss` filled, when it is none, or speaks of a case that was not asked for."""
+        try:
+            message = decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            message = None
+        case = message.case if isinstance(message, Doing) else message.measurement.case if isinstance(message, Done) else None
+        if message is not None and (case is None or known(case, self.request.cases)):
+            return message
+        culprit, phase = self._culprit()
+        self.loss = Loss(
+            culprit, "invalid", f"{phase}: something wrote into the worker's channel, which is the harness's own", self._tail()
+        )
+        return None
 
     def _overdue(self) -> bool:
         """Whether the worker has to be killed now; fills `loss` when it hangs."""

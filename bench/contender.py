@@ -12,7 +12,7 @@ from kerneldyno.kernels.registry import Kernel, Problem, Run, Setup
 
 from .gate.verify import Standard, glanced_at
 from .pool import Answered, Pool
-from .records import Case, Measurement, Process, Status
+from .records import Case, Measurement, Process
 from .stats import StoppingRule, WarmUp
 
 LEG_S = 0.1
@@ -64,8 +64,6 @@ class Contender:
     """Graph breaks of torch.compile in this process before it was built."""
     standards: tuple[Standard, ...] = ()
     """What its answers for each variant of the inputs are held to; empty: nobody looks at them."""
-    broken: tuple[Status, str] | None = None
-    """What became of it while it was timed, and why."""
     last: Answered | None = None
     """The last timed output, and the question that it answers."""
     _ready: list[Any] = field(default_factory=list)

@@ -16,20 +16,23 @@ from . import energy, judge, steps
 from .contender import Contender
 from .gate.conduct import left_alone
 from .gate.examine import Gate
+from .gate.state import DRAWN_IN_BUILDS
 from .gate.verify import judged
 from .instruments.clock import Clock
 from .instruments.energy import PowerMeter
 from .instruments.watch import Reading, Watch, slowdowns
-from .legs import run_leg
 from .messages import Channel, Doing, Done, Found, Recorder, Request
 from .outcomes import outcome
 from .pool import Pool
 from .records import Case, Ceilings, Clocks, Measurement, Phase, Status
+from .rounds import Rounds
 from .stats import StoppingRule, WarmUp
 
 FEWEST_SAMPLES = 3
 """Below this an interrupted case is left for the next time instead of being recorded."""
 BEFORE_THE_ROUNDS = ("build", "check", "memory", "warmup")
+BUILDING = ("build", "check", "identify", "memory")
+"""Phases in which kernels are built: they may draw random numbers there."""
 CACHES_PER_POOL = 5
 MOST_SLOTS = 64
 Step = Callable[[Contender], None]
@@ -150,8 +153,9 @@ class GroupMeasurer:
         self.recorder.mark(contender.index)
         started = time.perf_counter()
         try:
-            with self._phase(phase):
+            with self._phase(phase), left_alone(silent=DRAWN_IN_BUILDS if phase in BUILDING else ()):
                 step(contender)
+            self.gate.untouched()
         except Interrupted:
             raise
         except BaseException as error:  # noqa: BLE001 - a kernel may raise anything, SystemExit too: it costs that kernel only
@@ -176,44 +180,14 @@ class GroupMeasurer:
         return int(np.clip(np.ceil(CACHES_PER_POOL * cache / max(self.gate.variants[0].nbytes, 1)), 2, MOST_SLOTS))
 
     def _rounds(self, contenders: list[Contender]) -> None:
-        """Sample all contenders in rounds of random order until every one's stopping rule is content.
-
-        One that is content stays in the rounds with a single sample, so that all have seen the same stretch of time: on a
-        machine whose speed drifts, medians of different stretches could not be compared.
-        """
+        """Sample all of them side by side; one that fails meanwhile is recorded with its reason and leaves the list."""
         for contender in contenders:
             self.channel.say(Doing(contender.case.id, "timing"))
+        rounds = Rounds(self.pool, self.clock, self.watch, self.recorder, self.gate, self.rng)
         with self._phase("timing"):
-            round_number = 0
-            while not self.stop() and not all(contender.rule.is_finished for contender in contenders):
-                self.pool.refresh(round_number)
-                before = self.watch.read()
-                for i in self.rng.permutation(len(contenders)):
-                    self._timed(contenders[i], round_number)
-                after = self.watch.read()
-                self._drop_broken(contenders)
-                if slowdowns(before, after):
-                    self.dropped_rounds += 1
-                    for contender in contenders:
-                        contender.forget_round(round_number)
-                round_number += 1
-
-    def _drop_broken(self, contenders: list[Contender]) -> None:
-        for contender in [contender for contender in contenders if contender.broken]:
-            assert contender.broken is not None
-            self._drop(contender, contenders, *contender.broken)
-
-    def _timed(self, contender: Contender, round_number: int) -> None:
-        self.recorder.mark(contender.index)
-        started = time.perf_counter()
-        try:
-            with left_alone():
-                run_leg(contender, self.pool, self.clock, round_number, self.rng)
-            self.gate.untouched()
-        except BaseException as error:  # noqa: BLE001 - as in _guarded
-            contender.broken = outcome(error, "timing")
-        self.recorder.clear()
-        contender.note("timing", time.perf_counter() - started)
+            for lost in rounds.sample(contenders, self.stop):
+                self._drop(lost, contenders, *rounds.ended[lost.index])
+        self.dropped_rounds = rounds.dropped
 
     def _count_energy(self, contenders: list[Contender]) -> None:
         """Power and joules in calls of their own; when it is stopped, what was sampled is still to be checked and said."""

@@ -83,7 +83,7 @@ class Warn(msgspec.Struct, frozen=True):
     """Something a reader should know about a number, and what to do about it."""
 
     code: str
-    """unstable · few-samples · wide-interval · launch-gaps · disturbed · leak · energy · global-state …"""
+    """unstable · few-samples · wide-interval · launch-gaps · disturbed · busy-threads · leak · energy · global-state …"""
     text: str
 
 

@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 from kerneldyno.kernels.registry import AWKWARD
 
 from . import environment, finalists, privacy
+from .answers import Answers
 from .child import Child, Loss
 from .entries import Attempt, CeilingsFound, GroupDone, Measured, Session, SessionEnd
 from .journal import Journal
@@ -122,15 +123,17 @@ class Runner:
         by_id = {case.id: case for case in cases}
         spent: dict[str, float] = {}
         energy_began: float | None = None
+        answers = Answers(cases, timed=self.mode == "group")
         for message in self._hear(self._request(self.mode, cases=cases, first=first)):
             if isinstance(message, Doing):
+                answers.doing(message)
                 # where all cases of the group take turns nobody is to blame if the harness dies
                 self.journal.append(Attempt(case="" if message.phase in ("timing", "energy") else message.case, phase=message.phase))
                 if message.phase == "energy":
                     energy_began = energy_began or time.monotonic()
                 self.progress.doing(by_id[message.case], message.phase)
             elif isinstance(message, Done):
-                self._accept(message.measurement)
+                self._accept(answers.done(message.measurement))
             elif isinstance(message, Found):
                 self._learn(message.ceilings)
             elif isinstance(message, Finished):

@@ -132,6 +132,8 @@ class Probe:
     """Another problem of the operator for which the kernel is built anew, such as one of an awkward length."""
     zeros: torch.Tensor | None = None
     """bool, broadcastable to the output: true where it must be exactly 0."""
+    slack: float = 1.0
+    """How many times the usual error is right: more where rounding alone moves the answer, and mistakes move it far more."""
     optional: bool = False
     """A kernel may refuse these inputs by raising, but not answer wrongly: inputs of unusual strides."""
 

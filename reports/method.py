@@ -44,22 +44,7 @@ def described(run: Run, results: Sequence[Row]) -> list[tuple[str, str]]:
             "speedup",
             "time of the baseline over time of the kernel, paired round by round; ≈, too close to call, when the interval touches ± 2 %",
         ),
-        (
-            "right or wrong",
-            "every output is compared with a float64 reference before and after timing (of large problems some rows, of all heads), and in "
-            "probes: inputs on which particular mistakes show plainly, lengths that fit no tile, poisoned memory. Error ratio: its error "
-            "over the error of the naive formula in the same data type. A kernel that fails is wrong and has no latency",
-        ),
-        (
-            "conduct",
-            "inputs are new numbers in every round, and a part of a timed answer is looked at in every leg. What remembers results, works "
-            "on after returning, or changes inputs, global state or instruments is invalid; so is a kernel that is not what its name says "
-            "(SDPA's backend, ONNX Runtime's nodes, integer products, graph breaks)",
-        ),
-        (
-            "approximate kernels",
-            "are checked against what they claim to compute; their distance from the exact result is shown, and they are ranked apart",
-        ),
+        *_checked(),
         (
             "peak memory",
             "peak bytes allocated on the device during one call above what was alive before it, output included" + _from(sources),
@@ -79,6 +64,28 @@ def described(run: Run, results: Sequence[Row]) -> list[tuple[str, str]]:
         ),
         *_ceilings(run),
         *([("command", settings.command)] if settings.command else []),
+    ]
+
+
+def _checked() -> list[tuple[str, str]]:
+    """What every kernel went through before it was timed, and after."""
+    return [
+        (
+            "right or wrong",
+            "every output is compared with a float64 reference before and after timing (of large problems some rows, of all heads), and in "
+            "probes: inputs on which particular mistakes show plainly, lengths that fit no tile, poisoned memory. Error ratio: its error "
+            "over the error of the naive formula in the same data type. A kernel that fails is wrong and has no latency",
+        ),
+        (
+            "conduct",
+            "inputs are new numbers in every round, and a part of a timed answer is looked at in every leg. What remembers results, works "
+            "on after returning, or changes inputs, global state or instruments is invalid; so is a kernel that is not what its name says "
+            "(SDPA's backend, ONNX Runtime's nodes, integer products, graph breaks)",
+        ),
+        (
+            "approximate kernels",
+            "are checked against what they claim to compute; their distance from the exact result is shown, and they are ranked apart",
+        ),
     ]
 
 

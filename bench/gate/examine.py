@@ -173,7 +173,7 @@ class Gate:
                 return None
             text = str(error).splitlines() or ["no message"]
             raise WrongOutput(f"{probe.name}: raises {type(error).__name__}: {text[0][:200]}") from error
-        standard = Standard.of(kernel, setup, truth, PROBE_SLACK)
+        standard = Standard.of(kernel, setup, truth, PROBE_SLACK * probe.slack)
         verified = self._named(probe.name, lambda: judged(answer, standard, setup, approximate=kernel.approximate))
         if probe.zeros is not None:
             self._named(probe.name, lambda: _exactly_zero(conduct.parts(answer)[0], probe.zeros))

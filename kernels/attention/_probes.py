@@ -36,7 +36,8 @@ def probes(problem: Attention, inputs: AttentionInputs, seed: int) -> Iterator[P
     yield from _awkward(problem, seed)
     if problem.direction == "forward":
         yield from _values(problem, inputs, generator)
-        yield Probe("scores that overflow without their maximum taken off", inputs.replace(q=inputs.q * OVERFLOWING))
+        # which of two nearly equal keys wins is decided by rounding; a softmax that overflows gives no numbers at all
+        yield Probe("scores that overflow without their maximum taken off", inputs.replace(q=inputs.q * OVERFLOWING), slack=50)
     yield from _other_masks(problem, inputs)
     yield from _strides(inputs)
 
@@ -44,10 +45,11 @@ def probes(problem: Attention, inputs: AttentionInputs, seed: int) -> Iterator[P
 def _edges(problem: Attention, inputs: AttentionInputs) -> Iterator[Probe]:
     """Every query looks for one key: the last that it sees, or the first that it must not see."""
     last, hidden = _edge_keys(problem, inputs)
-    yield Probe("the last visible key decides", inputs.replace(q=_looking_for(problem, inputs, last)))
+    slack = 1 if problem.direction == "forward" else 10  # small gradients are differences of large numbers here
+    yield Probe("the last visible key decides", inputs.replace(q=_looking_for(problem, inputs, last)), slack=slack)
     if bool((hidden >= 0).any()):
         wanted = torch.where(hidden >= 0, hidden, last)
-        yield Probe("a key that must not be seen is sought", inputs.replace(q=_looking_for(problem, inputs, wanted)))
+        yield Probe("a key that must not be seen is sought", inputs.replace(q=_looking_for(problem, inputs, wanted)), slack=slack)
 
 
 def _edge_keys(problem: Attention, inputs: AttentionInputs) -> tuple[torch.Tensor, torch.Tensor]:
