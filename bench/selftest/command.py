@@ -56,13 +56,15 @@ def selftest(
             if stop():
                 break
             teller.section(name)
-            for item in every[name](context):
-                found.append(item)
-                teller.found(item)
-                if stop():
-                    break
+            try:
+                for item in every[name](context):
+                    found.append(item)
+                    teller.found(item)
+                    if stop():
+                        break
+            finally:
+                sections.write(path, sections.document(found, context, seconds=time.monotonic() - began, complete=False))
             teller.done()
-            sections.write(path, sections.document(found, context, seconds=time.monotonic() - began, complete=False))
     made = sections.document(found, context, seconds=time.monotonic() - began, complete=not stop())
     sections.write(path, made)
     summary(console, made.tallies)
