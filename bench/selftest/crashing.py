@@ -133,8 +133,8 @@ DEEDS: dict[str, tuple[Callable[[], Any], int, str]] = {
     "runs_out_of_memory_in_torch": (exhaust_torch, 3, "failed"),
     "runs_into_a_memory_limit": (exhaust_limited, 3, "failed"),
     "recurses_without_end": (recurse, 3, "failed"),
-    "writes_garbage_into_the_answers": (garbage_answer, 3, "failed"),
-    "forges_its_measurement": (forged_answer, 3, "failed"),
+    "writes_garbage_into_the_answers": (garbage_answer, 3, "invalid"),
+    "forges_its_measurement": (forged_answer, 3, "invalid"),
     "closes_the_files_of_the_process": (closed_files, 3, "failed"),
 }
 """What each does, in which of its calls, and the status it deserves."""
