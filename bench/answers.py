@@ -17,7 +17,8 @@ class Answers:
         self._timed = timed
         self._began = time.monotonic()
         self._phases: dict[str, str] = {}
-        self._answered: set[str] = set()
+        self.answered: set[str] = set()
+        """Cases that have an answer."""
 
     def doing(self, message: Doing) -> None:
         """The worker says what it is about to do."""
@@ -26,11 +27,11 @@ class Answers:
     def done(self, measurement: Measurement) -> Measurement:
         """The measurement, or an invalid one in its place: of a case that was answered before, or cannot have been measured."""
         reason = self._doubt(measurement)
-        self._answered.add(measurement.case)
+        self.answered.add(measurement.case)
         return measurement if reason is None else Measurement(case=measurement.case, status="invalid", reason=reason)
 
     def _doubt(self, measurement: Measurement) -> str | None:
-        if measurement.case in self._answered:
+        if measurement.case in self.answered:
             return "two answers came for this case: something wrote into the worker's channel"
         if measurement.status != "ok" or not self._timed:
             return None

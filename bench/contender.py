@@ -46,6 +46,8 @@ class Contender:
     rule: StoppingRule
     warm: WarmUp
     run: Run | None = None
+    build_alone_s: float = 0.0
+    """Seconds of the build without its first call."""
     calls: int = 1
     """Calls per sample."""
     call_s: float = 0.0
@@ -64,6 +66,8 @@ class Contender:
     """Graph breaks of torch.compile in this process before it was built."""
     standards: tuple[Standard, ...] = ()
     """What its answers for each variant of the inputs are held to; empty: nobody looks at them."""
+    symmetric: bool = True
+    """False: its answers for disguised inputs cannot be told from those for the plain ones."""
     last: Answered | None = None
     """The last timed output, and the question that it answers."""
     _ready: list[Any] = field(default_factory=list)
@@ -97,7 +101,7 @@ class Contender:
 
     def glance(self, answered: Answered, rng: np.random.Generator) -> None:
         """Look at a part of a timed answer. Raises WrongOutput when it is wrong."""
-        if self.standards:
+        if self.standards and self.symmetric:
             glanced_at(answered.plain(), self.standards[answered.variant], rng)
 
     def note(self, phase: str, seconds: float) -> None:

@@ -6,10 +6,12 @@ import statistics
 
 from .contender import Contender
 from .instruments.watch import Reading, others_share, stolen_share
-from .records import Case, Ceilings, Protocol, Warn
+from .records import Case, Ceilings, Distance, Protocol, Warn
 
 PLAUSIBLE = 1.15
 """A rate this much above the measured ceiling is a bug in the measurement or in the FLOP count."""
+AS_GOOD_AS_EXACT = 1e-3
+"""Relative rms distance below which an approximate kernel must have done the exact work."""
 CACHE_MULTIPLE = 4
 """The byte rule of plausibility holds only where the working set is this many times the last-level cache."""
 MOST_DROPPED = 0.2
@@ -60,12 +62,14 @@ def throttled(contender: Contender, dropped_rounds: int) -> str | None:
     return None
 
 
-def implausible(case: Case, samples_s: list[float], ceilings: Ceilings | None) -> str | None:
+def implausible(case: Case, samples_s: list[float], ceilings: Ceilings | None, distance: Distance | None = None) -> str | None:
     """A sentence when an exact kernel beats what this machine was measured to do; None when it does not.
 
-    Approximate kernels do less than the counted work on purpose: the rule says nothing about them.
+    Approximate kernels do less than the counted work on purpose: the rule says nothing about them, unless their answers
+    can hardly be told from the exact ones.
     """
-    if ceilings is None or case.approximate or not samples_s:
+    exact = not case.approximate or (distance is not None and distance.relative_rms < AS_GOOD_AS_EXACT)
+    if ceilings is None or not exact or not samples_s:
         return None
     seconds = statistics.median(samples_s)
     rate, top = case.flops / seconds, ceilings.matmul_rate(case.dtype)

@@ -71,8 +71,12 @@ def check(options: Options, progress: Progress, stop: Callable[[], bool] = lambd
     In worker processes like those of a run, so that a crash or a hang costs one case. Nothing is timed and nothing is
     left on the disk. Raises as `launch` does.
     """
-    _, made, manifest = _prepared(options)
-    with tempfile.TemporaryDirectory(prefix="kerneldyno-") as folder, Journal.create(Path(folder) / "check", manifest) as journal:
+    device, made, manifest = _prepared(options)
+    with (
+        _only_one(device),
+        tempfile.TemporaryDirectory(prefix="kerneldyno-") as folder,
+        Journal.create(Path(folder) / "check", manifest) as journal,
+    ):
         runner = Runner(made, journal, manifest.settings, progress, options.load, stop, mode="check")
         ended = runner.run(manifest.created)
     return made, runner.measurements, ended

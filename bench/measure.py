@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,9 @@ from kerneldyno.kernels.registry import Kernel, Setup
 
 from . import energy, judge, steps
 from .contender import Contender
-from .gate.conduct import left_alone
+from .gate.conduct import Lingers, left_alone
 from .gate.examine import Gate
-from .gate.state import DRAWN_IN_BUILDS
+from .gate.state import DRAWN_IN_BUILDS, Snapshot
 from .gate.verify import judged
 from .instruments.clock import Clock
 from .instruments.energy import PowerMeter
@@ -24,7 +24,7 @@ from .instruments.watch import Reading, Watch, slowdowns
 from .messages import Channel, Doing, Done, Found, Recorder, Request
 from .outcomes import outcome
 from .pool import Pool
-from .records import Case, Ceilings, Clocks, Measurement, Phase, Status
+from .records import Case, Ceilings, Clocks, Measurement, Phase, Status, Warn
 from .rounds import Rounds
 from .stats import StoppingRule, WarmUp
 
@@ -39,7 +39,7 @@ Step = Callable[[Contender], None]
 
 
 class Interrupted(Exception):
-    """The parent asked the worker to stop."""
+    """The worker ends before all is measured: the parent asked for it, or the process is spoilt."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class GroupMeasurer:
         self.protocol = request.settings.protocol
         self.phases_s: dict[str, float] = {}
         self.dropped_rounds = 0
+        self.import_changes: list[str] = []
+        """Global state that the files of --load changed when they were imported."""
         self.rng = np.random.default_rng([request.settings.seed, request.worker])
         first = request.cases[0]
         self.device = torch.device(first.device)
@@ -85,7 +87,7 @@ class GroupMeasurer:
 
     def measure(self) -> None:
         """All phases in order; what came out of each case is said as soon as it is known."""
-        contenders = self._admitted()
+        contenders = list(self._admitted())
         with self._phase("start"):
             self.pool = Pool(self.gate.variants, self._slots(), self.problem)
         self._each(contenders, "warmup", lambda contender: steps.warm_up(contender, self.pool, self.clock, self.stop))
@@ -104,12 +106,15 @@ class GroupMeasurer:
             contender.release()
             self.channel.say(Done(contender.measurement))
 
-    def _admitted(self) -> list[Contender]:
-        """The contenders that passed the gate; what is the same for all of them is made first."""
+    def _admitted(self) -> Iterator[Contender]:
+        """The contenders that pass the gate, one after the other; what is the same for all of them is made first."""
         with self._phase("start"):
             request, setup = self.request, Setup(self.device, seed=self.request.settings.seed)
             self.gate = Gate(self.problem, setup, seed=setup.seed, thorough=request.kind == "check", known_awkward=request.known_awkward)
-        return [contender for i, case in enumerate(request.cases) if (contender := self._admit(i, case))]
+        for i, case in enumerate(request.cases):
+            if contender := self._admit(i, case):
+                yield contender
+        self.gate.prober.forget()
 
     def _admit(self, index: int, case: Case) -> Contender | None:
         """Build, check and count memory; None when that already ended the case."""
@@ -123,6 +128,9 @@ class GroupMeasurer:
             rule=StoppingRule(self.protocol),
             warm=WarmUp(self.protocol),
         )
+        if self.import_changes and not contender.kernel.shipped:
+            text = f"its file changed {', '.join(self.import_changes)} when it was imported: that was put back"
+            contender.measurement.warnings.append(Warn("global-state", text))
         alive = [contender]
         first = self.request.first
         self._each(alive, "build", lambda contender: steps.build(contender, self.gate, self.clock, "cold" if first else "warm"))
@@ -159,7 +167,9 @@ class GroupMeasurer:
         except Interrupted:
             raise
         except BaseException as error:  # noqa: BLE001 - a kernel may raise anything, SystemExit too: it costs that kernel only
+            self.gate.instruments.restore()
             self._drop(contender, contenders, *outcome(error, phase))
+            self._give_up_if_spoilt(error)
         finally:
             self.recorder.clear()
             contender.note(phase, time.perf_counter() - started)
@@ -170,7 +180,21 @@ class GroupMeasurer:
         contender.release()
         self.channel.say(Done(contender.measurement))
         if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):  # after an illegal access every call raises
+                torch.cuda.empty_cache()
+
+    def _give_up_if_spoilt(self, error: BaseException | None) -> None:
+        """Raise Interrupted when this process cannot measure the others any more: the parent goes on with them in a new one.
+
+        Something is still at work in it, or its CUDA context is broken.
+        """
+        if isinstance(error, Lingers):
+            raise Interrupted
+        if self.device.type == "cuda":
+            try:
+                torch.cuda.synchronize(self.device)
+            except RuntimeError as broken:
+                raise Interrupted from broken
 
     def _slots(self) -> int:
         """Two; more where a GPU sample is made of many calls, which would otherwise find their inputs in the cache."""
@@ -187,6 +211,7 @@ class GroupMeasurer:
         with self._phase("timing"):
             for lost in rounds.sample(contenders, self.stop):
                 self._drop(lost, contenders, *rounds.ended[lost.index])
+                self._give_up_if_spoilt(rounds.errors.get(lost.index))
         self.dropped_rounds = rounds.dropped
 
     def _count_energy(self, contenders: list[Contender]) -> None:
@@ -212,8 +237,11 @@ class GroupMeasurer:
         hot = judge.throttled(contender, self.dropped_rounds)
         if contender.last is None or (len(contender.samples) < FEWEST_SAMPLES and not hot):
             return  # interrupted before it was measured: a resumed run takes it up again
-        standard = contender.standards[contender.last.variant]
-        judged(contender.last.plain(), standard, contender.setup, approximate=contender.kernel.approximate)
+        answer, standard = contender.last.plain(), contender.standards[contender.last.variant]
+        if not contender.symmetric:  # what it answers is right or wrong for the disguised inputs themselves
+            answer, standard = contender.last.answer, self.gate.standard(contender.kernel, contender.last.inputs)
+        judged(answer, standard, contender.setup, approximate=contender.kernel.approximate)
+        self.gate.forgets(contender.whole, contender.call_s)
         measurement = contender.measurement
         measurement.processes = [contender.process(self.request.worker)]
         measurement.clocks = Clocks(
@@ -235,10 +263,13 @@ class GroupMeasurer:
         The first time, at the start of the run, something else may have kept the machine busy.
         """
         case, samples_s = contender.case, contender.measurement.samples_s
-        if self.ceilings and judge.implausible(case, samples_s, self.ceilings):
+        distance = contender.measurement.distance
+        if self.ceilings and judge.implausible(case, samples_s, self.ceilings, distance):
+            before = Snapshot.now()
             self.ceilings = self.ceilings.best_of(self.measure_ceilings(case.dtype))
+            before.restore()  # random matrices are drawn for it
             self.channel.say(Found(self.ceilings))
-        return judge.implausible(case, samples_s, self.ceilings)
+        return judge.implausible(case, samples_s, self.ceilings, distance)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The pool of inputs that calls are given: addresses of their own, and in every round numbers that nobody has seen before."""
+"""The pool of inputs that calls are given: addresses of their own, and other contents in every round."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Answered:
     """What a kernel returned for what lay in a slot of the pool."""
 
     answer: Any
+    inputs: Any
+    """The slot, which holds the question until the pool is refreshed."""
     variant: int
     """Which variant of the inputs the slot held …"""
     back: Callable[[Any], Any] = _as_it_is
@@ -35,14 +37,15 @@ class Answered:
 class Pool:
     """Input slots whose contents change from round to round.
 
-    Two variants of the inputs take turns in the slots, in other numbers each time where the problem has a symmetry
-    (`Problem.disguised`): what was computed in an earlier round answers nothing, and yet the right answer is known.
+    Two variants of the inputs take turns in the slots, in other numbers or another order each time where the problem has a
+    symmetry (`Problem.disguised`): what was computed in an earlier round answers nothing, and yet the right answer is
+    known. Without one (a single token, a single row under a mask) the two variants repeat.
     """
 
     def __init__(self, variants: Sequence[Any], slots: int, problem: Problem | None = None) -> None:
         self.variants = variants
-        self.slots = [variants[i % len(variants)].map(torch.clone) for i in range(slots)]
-        self.round = 0
+        self.round = -1  # no round yet: what is prepared for the warm-up is prepared again for the first
+        self.slots = [variants[self.variant(i)].map(torch.clone) for i in range(slots)]
         self._problem = problem
         self._back: list[Callable[[Any], Any]] = [_as_it_is] * slots
         self._next = 0
@@ -68,4 +71,4 @@ class Pool:
 
     def answered(self, slot: int, answer: Any) -> Answered:
         """An answer for what a slot holds in this round."""
-        return Answered(answer, self.variant(slot), self._back[slot])
+        return Answered(answer, self.slots[slot], self.variant(slot), self._back[slot])

@@ -174,7 +174,9 @@ class Measurement(msgspec.Struct, kw_only=True):
     identity: str | None = None
     """What was seen to run: the SDPA backend, the nodes and their execution provider, the integer product."""
     probes: dict[str, float] = {}
-    """Structured probe of the gate -> error ratio that the kernel reached in it (its limit is that of `errors`)."""
+    """Structured probe of the gate -> error ratio that the kernel reached in it; more than in `errors` is allowed there."""
+    left_out: dict[str, str] = {}
+    """Probe -> why it was not made."""
     leak_bytes: int | None = None
     """Bytes per call that stay allocated from call to call, after the first ones; None: not measured."""
     errors: Errors | None = None

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .contender import Contender
-from .gate.conduct import left_alone
-from .gate.errors import Misconduct
+from .gate.conduct import Lingers, left_alone
 from .gate.examine import Gate
 from .gate.threads import UNKNOWN, Threads
 from .instruments.clock import Clock
@@ -36,6 +35,8 @@ class Rounds:
     """Rounds thrown away because the device throttled."""
     ended: dict[int, tuple[Status, str]] = field(default_factory=dict)
     """Contenders that failed meanwhile, by index: how, and why."""
+    errors: dict[int, BaseException] = field(default_factory=dict)
+    """What they raised, by index."""
     _threads: Threads = field(default_factory=Threads)
 
     def sample(self, contenders: list[Contender], stop: Callable[[], bool]) -> Iterator[Contender]:
@@ -68,7 +69,9 @@ class Rounds:
             self.gate.untouched()
             self._threads.note(contender.index)
         except BaseException as error:  # noqa: BLE001 - a kernel may raise anything, SystemExit too: it costs that kernel only
+            self.gate.instruments.restore()
             self.ended[contender.index] = outcome(error, "timing")
+            self.errors[contender.index] = error
         self.recorder.clear()
         contender.note("timing", time.perf_counter() - started)
 
@@ -78,7 +81,8 @@ class Rounds:
             for contender in contenders:
                 if owner == contender.index:
                     said = f"threads go on working between its calls ({share:.0%} of a processor)"
-                    self.ended[contender.index] = outcome(Misconduct(said), "timing")
+                    self.errors[contender.index] = Lingers(said)
+                    self.ended[contender.index] = outcome(self.errors[contender.index], "timing")
                 elif owner == UNKNOWN and not any(warning.code == "busy-threads" for warning in contender.measurement.warnings):
                     text = f"threads of some kernel of the group are at work between calls ({share:.0%} of a processor)"
                     contender.measurement.warnings.append(Warn("busy-threads", f"{text}: measure kernels alone to find out whose"))

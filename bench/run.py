@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from kerneldyno.kernels.registry import AWKWARD
+from kerneldyno.kernels.registry import AWKWARD, kind_of
 
 from . import environment, finalists, privacy
 from .answers import Answers
@@ -140,7 +140,7 @@ class Runner:
                 spent = message.phases_s
         self._energy_s += spent.get("energy", time.monotonic() - energy_began if energy_began else 0.0)
         if self._loss and not self.stop():
-            self._put_down(self._loss, cases)
+            self._put_down(self._loss, [case for case in cases if case.id not in answers.answered])
         return spent
 
     def _hear(self, request: Request) -> Iterator[Message]:
@@ -174,7 +174,8 @@ class Runner:
     def _known_awkward(self) -> tuple[str, ...]:
         """Kernels that have been through the awkward lengths already: they need not be built for them again."""
         known = [case for case in self.plan.cases if case.id in self.measurements]
-        return tuple({case.kernel for case in known if any(name.startswith(AWKWARD) for name in self.measurements[case.id].probes)})
+        through = [case for case in known if any(name.startswith(AWKWARD) for name in self.measurements[case.id].probes)]
+        return tuple({kind_of(case.kernel, case.problem) for case in through})
 
     def _measure_ceilings(self) -> None:
         self.progress.doing(None, "ceilings")
@@ -210,8 +211,8 @@ class Runner:
         self.progress.done(case, measurement)
 
     def _put_down(self, loss: Loss, cases: list[Case]) -> None:
-        """Record whom a lost worker is put down to: the case it was at, or all when it never came to one."""
-        blamed = [case for case in cases if case.id == loss.case] or [case for case in cases if case.id not in self.measurements]
+        """Record whom a lost worker is put down to: the case it was at, or all that it has not answered for."""
+        blamed = [case for case in cases if case.id == loss.case] or cases
         for case in blamed:
             last = loss.stderr_tail.splitlines()[-1:] if loss.status == "failed" else []
             reason = f"{loss.reason}; last words: {last[0]}" if last else loss.reason

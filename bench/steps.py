@@ -28,7 +28,8 @@ def build(contender: Contender, gate: Gate, clock: Clock, cache: Literal["cold",
         started = time.perf_counter()
         contender.run = contender.kernel.build(contender.problem, contender.setup)
         built = time.perf_counter()
-        inputs = contender.prepared(gate.variants[0])
+        contender.build_alone_s = built - started
+        inputs = contender.prepared(gate.fresh_inputs())
         prepared = time.perf_counter()
         contender.run(inputs)
         clock.synchronize()
@@ -46,9 +47,10 @@ def build(contender: Contender, gate: Gate, clock: Clock, cache: Literal["cold",
 def check_output(contender: Contender, gate: Gate) -> None:
     """Raise WrongOutput unless the kernel is right, and Misconduct unless it behaves."""
     measurement = contender.measurement
-    found = gate.examine(contender.kernel, contender.whole, build_s=measurement.build_s or 0.0)
-    measurement.errors, measurement.distance, measurement.probes = found.errors, found.distance, found.probes
-    contender.standards = found.standards
+    found = gate.examine(contender.kernel, contender.whole, build_s=contender.build_alone_s)
+    measurement.errors, measurement.distance = found.errors, found.distance
+    measurement.probes, measurement.left_out = found.probes, found.left_out
+    contender.standards, contender.symmetric = found.standards, found.symmetric
 
 
 def identify(contender: Contender, truth: Truth) -> None:

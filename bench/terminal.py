@@ -107,6 +107,8 @@ def passed(measurement: Measurement) -> str:
     if measurement.probes:
         name = max(measurement.probes, key=measurement.probes.__getitem__)
         told.append(f"{len(measurement.probes)} probes, worst {measurement.probes[name]:.2g} × ({name})")
+    if measurement.left_out:
+        told.append(f"{len(measurement.left_out)} left out")
     if measurement.distance:
         told.append(f"{measurement.distance.relative_rms:.1e} off the exact result")
     if measurement.identity:

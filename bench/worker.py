@@ -53,6 +53,8 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
 
     from kerneldyno.kernels import registry
 
+    from .gate.state import DRAWN_IN_BUILDS, Snapshot
+    from .gate.state import Instruments as StateOfInstruments
     from .instruments import ceiling
     from .instruments.clock import CpuClock
     from .instruments.cudaclock import CudaClock
@@ -61,7 +63,10 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
     from .measure import GroupMeasurer, Instruments, Interrupted
 
     started = time.perf_counter()
+    registry.load()  # what changes from here on is the doing of the files of --load
+    before, tools = Snapshot.now(), StateOfInstruments()
     kernels = registry.load([Path(path) for path in request.load])
+    import_changes = before.restore(silent=DRAWN_IN_BUILDS) + tools.restore()
     device = torch.device(request.device)
     clock = CudaClock(device) if device.type == "cuda" else CpuClock()
     instruments = Instruments(
@@ -72,6 +77,7 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
     )
     with Recorder(Path(request.recorder)) as recorder:
         measurer = GroupMeasurer(request, kernels, channel, recorder, instruments, stop)
+        measurer.import_changes = import_changes
         measurer.phases_s["start"] = time.perf_counter() - started
         gc.collect()
         gc.freeze()  # what is alive now stays: later collections need not look at it

@@ -25,6 +25,14 @@ OPERATORS = ("attention", "feedforward", "layer")
 AWKWARD = "awkward length"
 """How the names of probes begin for which a kernel is built anew, at a length that fits no tile."""
 
+
+def kind_of(kernel: str, fields: Mapping[str, Any]) -> str:
+    """A kernel and everything of a problem's fields but its sizes: what decides which of its code paths run."""
+    return " ".join(
+        [kernel, *(f"{name}={value}" for name, value in sorted(fields.items()) if not isinstance(value, int) or isinstance(value, bool))]
+    )
+
+
 Inputs = Any  # one frozen subclass of Tensors per operator, beside its Problem
 Weights = Any  # likewise, for operators that have weights; None otherwise
 Run = Callable[[Any], Any]  # inputs -> output tensor; in direction "backward" -> Gradients

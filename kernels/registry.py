@@ -37,6 +37,7 @@ from .contract import (
     Tensors,
     Trace,
     Weights,
+    kind_of,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AWKWARD", "DIRECTIONS", "DTYPES", "ITEM_BYTES", "OPERATORS", "SHORT_DTYPES", "Device", "Gradients", "Inputs", "Kernel",
     "KernelFileError", "NotAsNamed", "Probe", "Problem", "Run", "Setup", "Tensors", "Trace", "Weights", "differentiated",
-    "holding", "kernel", "load",
+    "holding", "kernel", "kind_of", "load",
 ]  # fmt: skip
 
 KERNELS = Path(__file__).parent
@@ -92,6 +93,11 @@ class Kernel:
         return self.problem.operator
 
     @property
+    def shipped(self) -> bool:
+        """Whether it came with kerneldyno; the others are from files given with --load."""
+        return Path(self.source).is_relative_to(KERNELS)
+
+    @property
     def source_hash(self) -> str:
         """Changes when the kernel's file, its problem, or a private module that it may use changes.
 
@@ -99,7 +105,7 @@ class Kernel:
         """
         own = Path(self.source)
         files = {own, *own.parent.glob("_*.py"), own.with_name("problem.py")}
-        if own.is_relative_to(KERNELS):
+        if self.shipped:
             files |= {*KERNELS.glob("_*.py")}
             if self.operator == "layer":
                 files |= {*KERNELS.glob("attention/*.py"), *KERNELS.glob("feedforward/*.py")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import CellType, FunctionType, ModuleType
@@ -14,21 +14,32 @@ from typing import Any
 import psutil
 import torch
 
-from kerneldyno.kernels.registry import Gradients, Problem
+from kerneldyno.kernels.registry import Problem
 
+from ..instruments.clock import no_garbage_collection
 from .errors import Misconduct
 from .state import Snapshot
+from .verify import parts
 
 Call = Callable[[Any], Any]
 
-REMEMBERED = 0.6
+
+class Lingers(Misconduct):
+    """Something of the kernel is still at work: this process is of no use for measuring any more."""
+
+
+REMEMBERED = 0.75
 """When the fastest call on numbers seen before takes less than this share of the fastest on new numbers, results are remembered."""
 PAIRS, FEW_PAIRS = 6, 3
-ALIVE = 4
-"""Results of so many calls are kept alive at once: no two may share memory."""
+COPIES = 5
+"""Sets of inputs that this holds at once, beside the given ones, with room for outputs."""
+ALIVE, MANY_ALIVE, MANY_BYTES = 4, 12, 2**24
+"""Results of so many calls are kept alive at once, of small outputs more: no two may share memory."""
 LONG_CALL_S, TOO_LONG_S = 0.01, 0.5
 LINGERING_SHARE, LINGERING_S = 0.25, 0.005
 """Threads that use more processor time after the return than this share of the call, and this long, are still computing."""
+IDLE_S = 0.01
+"""For so long it is watched what others do before the call."""
 SPINNING_S, SHORT_SPINNING_S = 0.05, 0.002
 """Idle threads of OpenMP spin so long before they sleep, the second where GOMP_SPINCOUNT is set, as in workers."""
 
@@ -45,16 +56,25 @@ class Conduct:
     """Seconds of the first call."""
 
 
-def behaves(call: Call, inputs: Any, other: Any, device: torch.device) -> Conduct:
+def behaves(call: Call, inputs: Any, other: Any, device: torch.device, *, differ: Callable[[], bool] = lambda: True) -> Conduct:
     """Call on two sets of inputs, at the same addresses; raise Misconduct for what benchmarks fall for.
+
+    `differ` says whether the two have different right answers. The inputs are afterwards what they were before.
 
     Caught here: inputs changed in place, answers that share memory with an input or with the previous answer, results
     memoized by data pointer, answers that are lazy or not finished, global state left changed.
     """
     before = inputs.map(torch.clone)
+    try:
+        return _behaves(call, inputs, before, other, device, differ)
+    finally:
+        copy_into(inputs, before)
+
+
+def _behaves(call: Call, inputs: Any, before: Any, other: Any, device: torch.device, differ: Callable[[], bool]) -> Conduct:
     with left_alone():
         first, kept, call_s = _first(call, inputs, device)
-    _inputs_unchanged(inputs, before)
+    inputs_unchanged(inputs, before)
     answers = parts(first)
     if not all(isinstance(answer, torch.Tensor) for answer in answers):
         return Conduct(first, first, call_s)  # what is wrong with it, `verify` says
@@ -62,19 +82,18 @@ def behaves(call: Call, inputs: Any, other: Any, device: torch.device) -> Conduc
     if any(answer.untyped_storage().data_ptr() in storages for answer in answers):
         raise Misconduct("returns memory of its inputs")
     copy_into(inputs, other)
-    try:
-        answer = call(inputs)
-        synchronize(device)
-        _inputs_unchanged(inputs, other)
-    finally:
-        copy_into(inputs, before)
+    answer = call(inputs)
+    synchronize(device)
+    inputs_unchanged(inputs, other)
+    copy_into(inputs, before)
     second = parts(answer)
     pairs = list(zip(answers, second, kept, strict=True))
     if any(a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() for a, b, _ in pairs):
         raise Misconduct("returns the same buffer in two calls: the second overwrites the first result")
     if any(not same(a, kept_one) for a, _, kept_one in pairs):
         raise Misconduct("changes a result that it has returned before")
-    if pairs and all(torch.equal(a, b) for a, b, _ in pairs) and not all(_constant(a) for a in answers):
+    alike = pairs and all(torch.equal(a, b) for a, b, _ in pairs) and not all(_constant(a) for a in answers)
+    if alike and differ():
         raise Misconduct("returns the same result for other values at the same address: results are memoized, or inputs ignored")
     _memory_of_its_own(call, inputs, [answers, second], kept)
     return Conduct(first, answer, call_s)
@@ -82,7 +101,8 @@ def behaves(call: Call, inputs: Any, other: Any, device: torch.device) -> Conduc
 
 def _memory_of_its_own(call: Call, inputs: Any, held: list[list[Any]], kept: list[Any]) -> None:
     """Make some more calls while all results are held; raise Misconduct when two share memory, or the first has changed."""
-    while len(held) < ALIVE:
+    small = sum(tensor.numel() * tensor.element_size() for tensor in kept) <= MANY_BYTES
+    while len(held) < (MANY_ALIVE if small else ALIVE):
         held.append(parts(call(inputs)))
     places = [tensor.untyped_storage().data_ptr() for answers in held for tensor in answers if tensor.numel()]
     if len(set(places)) < len(places):
@@ -94,6 +114,7 @@ def _memory_of_its_own(call: Call, inputs: Any, held: list[list[Any]], kept: lis
 def _first(call: Call, inputs: Any, device: torch.device) -> tuple[Any, list[Any], float]:
     """(answer, what it held when it was returned, seconds of the call); raises Misconduct when it was not finished then."""
     synchronize(device)
+    idle = (0.0, 0.0) if device.type == "cuda" else tuple(used_s / IDLE_S for used_s in _others_s(IDLE_S))
     started = time.perf_counter()
     answer = call(inputs)
     if device.type == "cuda":
@@ -106,27 +127,32 @@ def _first(call: Call, inputs: Any, device: torch.device) -> tuple[Any, list[Any
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
             raise Misconduct(f"returns {type(tensor).__name__}, a kind of tensor that may compute when it is looked at")
     kept = [tensor.detach().clone() for tensor in tensors]
-    _nothing_lingers(call_s, device)
+    _nothing_lingers(call_s, device, (idle[0], idle[1]))
     if any(not same(tensor, copy) for tensor, copy in zip(tensors, kept, strict=True)):
         raise Misconduct("goes on writing its result after it has returned: the call is not over when the clock stops")
     return answer, kept, call_s
 
 
-def _nothing_lingers(call_s: float, device: torch.device) -> None:
-    """Wait about as long as the call took; raise Misconduct when threads or child processes were busy meanwhile."""
+def _nothing_lingers(call_s: float, device: torch.device, idle: tuple[float, float]) -> None:
+    """Wait about as long as the call took; raise Lingers when threads or child processes were busy meanwhile.
+
+    `idle` are the shares of a processor that they used before the call: somebody else's leftovers.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return
-    time.sleep(SHORT_SPINNING_S if "GOMP_SPINCOUNT" in os.environ else SPINNING_S)
     wait_s = min(max(call_s, 0.01), 0.25)
+    for used_s, noise_s, who in zip(_others_s(wait_s), idle, ("threads", "child processes"), strict=True):
+        if used_s - noise_s * wait_s > max(LINGERING_S, LINGERING_SHARE * min(call_s, wait_s)):
+            raise Lingers(f"goes on working after it has returned: its {who} used {used_s * 1e3:.0f} ms of the next {wait_s * 1e3:.0f} ms")
+
+
+def _others_s(wait_s: float) -> tuple[float, float]:
+    """Processor seconds that other threads, and child processes, use while this thread sleeps for `wait_s`."""
+    time.sleep(SHORT_SPINNING_S if "GOMP_SPINCOUNT" in os.environ else SPINNING_S)
     before, own, children = time.process_time(), time.thread_time(), _children_s()
     time.sleep(wait_s)
-    threads_s = (time.process_time() - before) - (time.thread_time() - own)
-    for used_s, who in ((threads_s, "threads"), (_children_s() - children, "child processes")):
-        if used_s > max(LINGERING_S, LINGERING_SHARE * min(call_s, wait_s)):
-            raise Misconduct(
-                f"goes on working after it has returned: its {who} used {used_s * 1e3:.0f} ms of the next {wait_s * 1e3:.0f} ms"
-            )
+    return (time.process_time() - before) - (time.thread_time() - own), _children_s() - children
 
 
 def _children_s() -> float:
@@ -144,25 +170,25 @@ def forgets(call: Call, problem: Problem, inputs: Any, device: torch.device, cal
 
     New numbers, the same numbers written again, and the same untouched are timed in turn; what happens before each call
     is the same, so that caches and threads are in the same state. Who is suspected is timed once more, with other numbers.
-    Calls of more than TOO_LONG_S are let off.
+    Calls of more than TOO_LONG_S are let off, and inputs of which not enough copies fit into memory.
     """
-    if call_s > TOO_LONG_S:
+    if call_s > TOO_LONG_S or COPIES * inputs.nbytes > 0.5 * free_bytes(device):
         return
     pairs = PAIRS if call_s < LONG_CALL_S else FEW_PAIRS
-    if _suspicion(call, inputs, [problem.inputs(seed + i, device) for i in range(pairs)], device) is None:
+    if _suspicion(call, inputs, (problem.inputs(seed + i, device) for i in range(pairs)), device) is None:
         return
-    if suspicion := _suspicion(call, inputs, [problem.inputs(seed + pairs + i, device) for i in range(pairs)], device):
+    if suspicion := _suspicion(call, inputs, (problem.inputs(seed + pairs + i, device) for i in range(pairs)), device):
         raise Misconduct(suspicion)
 
 
-def _suspicion(call: Call, inputs: Any, drawn: list[Any], device: torch.device) -> str | None:
+def _suspicion(call: Call, inputs: Any, drawn: Iterable[Any], device: torch.device) -> str | None:
     """A sentence when calls on numbers seen before are quick; None when they are not."""
-    slot, spare, warming = (inputs.map(torch.clone) for _ in range(3))
+    slot, spare = (inputs.map(torch.clone) for _ in range(2))
     new, again, untouched = [], [], []
     for fresh in drawn:
         for taken, target in ((new, slot), (again, slot), (untouched, spare)):
             copy_into(target, fresh)
-            call(warming)  # threads that have slept meanwhile wake up outside of the timed call
+            call(inputs)  # threads that have slept meanwhile wake up outside of the timed call
             taken.append(_seconds(call, slot, device))
     for taken, how in ((again, "written once more"), (untouched, "left where they were")):
         share = min(taken) / min(new)  # the machine only lengthens calls, and what is new always costs the whole work
@@ -173,10 +199,11 @@ def _suspicion(call: Call, inputs: Any, drawn: list[Any], device: torch.device) 
 
 def _seconds(call: Call, inputs: Any, device: torch.device) -> float:
     synchronize(device)
-    started = time.perf_counter()
-    call(inputs)
-    synchronize(device)
-    return time.perf_counter() - started
+    with no_garbage_collection():  # as in the timed calls, which a kernel could tell apart by it
+        started = time.perf_counter()
+        call(inputs)
+        synchronize(device)
+        return time.perf_counter() - started
 
 
 @contextmanager
@@ -193,26 +220,27 @@ def left_alone(*, silent: tuple[str, ...] = ()) -> Iterator[None]:
 
 def answered_in_advance(prepared: Any, answer: Any) -> None:
     """Raise Misconduct when what `prepare` made, which is not timed, holds the answer already."""
-    outputs = [tensor for tensor in parts(answer) if tensor.numel() > 1]
-    for tensor in _tensors_in(prepared):
-        if any(tensor.shape == output.shape and tensor.dtype == output.dtype and torch.equal(tensor, output) for output in outputs):
+    outputs = [tensor.flatten().double() for tensor in parts(answer) if tensor.numel() > 1]
+    for tensor in _tensors_in(prepared, set()):
+        if any(tensor.numel() == output.numel() and torch.allclose(tensor.flatten().to(output), output, atol=1e-6) for output in outputs):
             raise Misconduct("prepares its answer: what is done untimed, once per inputs, holds the result already")
 
 
-def _tensors_in(thing: Any, depth: int = 6) -> Iterator[torch.Tensor]:
-    """Tensors that an object holds: in its fields, its items and what its functions close over."""
+def _tensors_in(thing: Any, seen: set[int], depth: int = 6) -> Iterator[torch.Tensor]:
+    """Tensors that an object holds: in its fields, its items and what its functions close over, but not in whole modules."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
     if isinstance(thing, torch.Tensor):
         yield thing
     elif depth and not isinstance(thing, str | bytes | int | float | type | ModuleType | None):
-        held = vars(thing).values() if hasattr(thing, "__dict__") else ()
-        for inner in (*held, *(gc.get_referents(thing) if isinstance(thing, dict | list | tuple | set | FunctionType | CellType) else ())):
-            if not isinstance(inner, dict) or inner is not globals():
-                yield from _tensors_in(inner, depth - 1)
-
-
-def parts(answer: Any) -> list[Any]:
-    """The tensors of an answer."""
-    return [answer.output, *answer.by_name.values()] if isinstance(answer, Gradients) else [answer]
+        held = list(vars(thing).values()) if hasattr(thing, "__dict__") else []
+        if isinstance(thing, FunctionType):
+            held += [thing.__closure__, thing.__defaults__]
+        elif isinstance(thing, dict | list | tuple | set | CellType):
+            held += gc.get_referents(thing)
+        for inner in held:
+            yield from _tensors_in(inner, seen, depth - 1)
 
 
 def copy_into(target: Any, source: Any) -> None:
@@ -226,13 +254,19 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(torch.equal(a, b) or torch.equal(torch.nan_to_num(a, nan=1.5), torch.nan_to_num(b, nan=1.5)))
 
 
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on the device."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else int(psutil.virtual_memory().available)
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _inputs_unchanged(inputs: Any, before: Any) -> None:
+def inputs_unchanged(inputs: Any, before: Any) -> None:
+    """Raise Misconduct when a call has changed its inputs."""
     for name, tensor in inputs.tensors().items():
         if not torch.equal(tensor, before.tensors()[name]):
             raise Misconduct(f"changes its input {name} in place")

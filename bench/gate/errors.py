@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -16,6 +19,17 @@ class WrongOutput(Exception):
 
 class Misconduct(Exception):
     """The kernel cheats, or behaves so that its number could not be trusted, or would harm the others'."""
+
+
+@contextmanager
+def named(probe: str) -> Iterator[None]:
+    """Begin the complaints about a kernel with the name of the probe in which they came up."""
+    try:
+        yield
+    except WrongOutput as error:
+        raise WrongOutput(f"{probe}: {error}") from error.__cause__
+    except Misconduct as error:
+        raise Misconduct(f"{probe}: {error}") from error.__cause__
 
 
 def measured(name: str, got: torch.Tensor, right: torch.Tensor, yardstick: tuple[float, float]) -> Errors:

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 
-from kerneldyno.kernels.registry import Device, Kernel, Probe, Problem, Setup
+from kerneldyno.kernels.registry import Kernel, Problem, Setup
 
 from ..records import Distance, Errors
 from . import conduct
 from .conduct import Conduct
-from .errors import Misconduct, WrongOutput, worst_place
+from .errors import Misconduct, named
 from .poison import LARGE, NAN, poison
+from .probing import PATIENCE_S, Prober, built
 from .state import DRAWN_IN_BUILDS, Instruments, Snapshot
-from .truth import FLOPS, PROBE_FLOPS, Truth
-from .verify import PROBE_SLACK, Standard, Verified, judged, still_judges
+from .truth import FLOPS, Truth
+from .verify import Standard, Verified, judged, still_judges
 
-PATIENCE_S = 20.0
-"""After so many seconds of calls the remaining probes are left out, and said to be."""
-QUICK_BUILD_S = 0.3
-"""A kernel that builds slower than this is not built anew for the awkward lengths; where all probes are wanted, at one problem."""
 DISGUISE_SEED = 1_000_003
+COMMUTES = 1e-6
+"""A claim whose answer for disguised inputs differs by more than this share, once it is turned back, does not keep the symmetry."""
 
 
 @dataclass
@@ -41,6 +40,8 @@ class Examined:
     """Probe -> why it was not made."""
     standards: tuple[Standard, ...] = ()
     """What answers for the two variants of the inputs are held to: timed ones are, too."""
+    symmetric: bool = True
+    """False for an approximation that disguised inputs change: its timed answers have no known right one."""
     call_s: float = 0.0
 
 
@@ -57,29 +58,25 @@ class Gate:
         known_awkward: Collection[str] = (),
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`known_awkward` names kernels that have been through the awkward lengths elsewhere."""
+        """`known_awkward`: kinds (see `registry.kind_of`) that have been through the awkward lengths elsewhere."""
         self.problem = problem
         self.setup = complete(problem, setup, seed)
         self.seed = seed
-        self.thorough = thorough
-        self.known_awkward = known_awkward
-        self.patience_s = patience_s
         self.device = setup.device
-        self.variants = [problem.inputs(seed + i, self.device) for i in range(2)]
-        """Two sets of inputs; those of `truths` differ from them where only some rows are compared backward."""
-        self.truths = [self._truth(problem, inputs, FLOPS) for inputs in self.variants]
+        self.rows_seed = int.from_bytes(os.urandom(4), "little")  # nobody can know which rows will be compared
+        drawn = [problem.inputs(seed + i, self.device) for i in range(2)]
+        self.truths = [self._truth(inputs) for inputs in drawn]
+        first = self.truths[0].inputs
+        self.prober = Prober(problem, self.setup, first, thorough=thorough, known=known_awkward, patience_s=patience_s)
+        self._kept = {
+            what: mine and mine.map(torch.clone) for what in ("weights", "calibration") if (mine := getattr(self.setup, what)) or True
+        }
         self.instruments = Instruments()
 
-    @cached_property
-    def probes(self) -> list[tuple[Probe, Truth, Setup]]:
-        """Every probe with its right answer, which is computed when it is first needed."""
-        found = []
-        for probe in self.problem.probes(self.truths[0].inputs, self.seed):
-            problem = probe.problem or self.problem
-            setup = replace(self.setup, calibration=problem.inputs(self.seed + 2, self.device)) if probe.problem else self.setup
-            inputs = probe.inputs if probe.problem is None else probe.inputs.map(lambda tensor: tensor.to(self.device))
-            found.append((probe, self._truth(problem, inputs, PROBE_FLOPS), setup))
-        return found
+    @property
+    def variants(self) -> list[Any]:
+        """The two sets of inputs; backward, where only some rows are compared, the output's gradient is 0 in all others."""
+        return [truth.inputs for truth in self.truths]
 
     @contextmanager
     def building(self) -> Iterator[list[str]]:
@@ -92,11 +89,16 @@ class Gate:
             yield changed
         finally:
             changed += before.restore(silent=DRAWN_IN_BUILDS)
-            self.untouched()
+            replaced = self.instruments.restore()
+        self._complain(replaced)
+        self._own_things_unchanged()
 
     def untouched(self) -> None:
         """Raise Misconduct when what times and judges was replaced; it is put back in any case."""
-        if replaced := self.instruments.restore():
+        self._complain(self.instruments.restore())
+
+    def _complain(self, replaced: list[str]) -> None:
+        if replaced:
             raise Misconduct(f"replaces functions that time or judge it: {', '.join(replaced[:4])}")
         if not still_judges():
             raise Misconduct("changes what sums and comparisons of tensors give: a planted error is not seen any more")
@@ -107,87 +109,85 @@ class Gate:
         Raises WrongOutput or Misconduct, whose message says in which probe, where, and what was expected.
         """
         first, second = self.truths
-        poison(self.device, _bytes_of(first), NAN)
-        seen = conduct.behaves(call, first.inputs, second.inputs, self.device)
+        poison(first.problem, self.device, _numbers_in(first), NAN)
+        seen = conduct.behaves(call, first.inputs, second.inputs, self.device, differ=self._answers_differ)
         if kernel.prepare:
             conduct.answered_in_advance(kernel.prepare(self.problem, self.setup, first.inputs), seen.first)
         standards = (Standard.of(kernel, self.setup, first), Standard.of(kernel, self.setup, second))
         verified = self._base(kernel, call, seen, standards)
-        found = Examined(verified.errors, verified.distance, standards=standards, call_s=seen.call_s)
-        self._probe(kernel, call, found, build_s)
-        conduct.forgets(call, self.problem, first.inputs, self.device, seen.call_s, self.seed + DISGUISE_SEED)
+        probed = self.prober.probe(kernel, call, build_s)
+        self.forgets(call, seen.call_s)
+        self._own_things_unchanged()
         self.untouched()
-        return found
+        symmetric = not kernel.approximate or self._keeps_symmetry(kernel, standards[0])
+        return Examined(verified.errors, verified.distance, probed.ratios, probed.left_out, standards, symmetric, seen.call_s)
+
+    def forgets(self, call: Callable[[Any], Any], call_s: float) -> None:
+        """Raise Misconduct when results are remembered by value."""
+        conduct.forgets(call, self.problem, self.truths[0].inputs, self.device, call_s, self.seed + DISGUISE_SEED)
+
+    def _own_things_unchanged(self) -> None:
+        """Raise Misconduct when weights or calibration inputs, which all kernels share, were changed; they are put back."""
+        changed = []
+        for what, kept in self._kept.items():
+            mine = getattr(self.setup, what)
+            if kept is not None and any(not torch.equal(t, kept.tensors()[name]) for name, t in mine.tensors().items()):
+                conduct.copy_into(mine, kept)
+                changed.append(what)
+        if changed:
+            raise Misconduct(f"changes the {' and '.join(changed)} in place, which it shares with other kernels: let it copy them")
 
     def admit(self, kernel: Kernel) -> Examined:
-        """Build a kernel and put it through everything. Raises WrongOutput or Misconduct."""
+        """Build a kernel and put it through everything. Raises WrongOutput or Misconduct, also for what its build changes."""
         started = time.perf_counter()
         with self.building() as changed:
-            call = _built(kernel, self.problem, self.setup)
-            call(self.variants[0])  # compilers do their work at the first call
+            call = built(kernel, self.problem, self.setup)
+            build_s = time.perf_counter() - started
+            call(self.fresh_inputs())  # compilers do their work at the first call
         if changed:
             raise Misconduct(f"its build or first call changes global state: {', '.join(changed)}")
-        return self.examine(kernel, call, build_s=time.perf_counter() - started)
+        return self.examine(kernel, call, build_s=build_s)
+
+    def standard(self, kernel: Kernel, inputs: Any) -> Standard:
+        """What answers for other inputs than the two variants are held to."""
+        return Standard.of(kernel, self.setup, self._truth(inputs))
+
+    def _truth(self, inputs: Any) -> Truth:
+        return Truth.of(self.problem, inputs, self.setup.weights, flops=FLOPS[self.device.type], seed=self.rows_seed)
+
+    def fresh_inputs(self) -> Any:
+        """A copy of the first variant, for calls that nobody watches yet."""
+        return self.variants[0].map(torch.clone)
 
     def _base(self, kernel: Kernel, call: Callable[[Any], Any], seen: Conduct, standards: tuple[Standard, Standard]) -> Verified:
         """Both answers, and the first question again over two kinds of poisoned memory: the worst of all."""
         first = self.truths[0]
         verified = [judged(seen.first, standards[0], self.setup, approximate=kernel.approximate)]
-        self._named("other values", lambda: judged(seen.second, standards[1], self.setup, approximate=kernel.approximate))
+        with named("other values"):
+            judged(seen.second, standards[1], self.setup, approximate=kernel.approximate)
         for rubbish, what in ((LARGE, "large numbers"), (NAN, "NaN")):
-            poison(self.device, _bytes_of(first), rubbish)
+            poison(first.problem, self.device, _numbers_in(first), rubbish)
+            before = first.inputs.map(torch.clone)
             again = call(first.inputs)
-            name = f"called again, with {what} in free memory"
-            verified.append(self._named(name, lambda again=again: judged(again, standards[0], self.setup, approximate=kernel.approximate)))
+            conduct.inputs_unchanged(first.inputs, before)
+            with named(f"called again, with {what} in free memory"):
+                verified.append(judged(again, standards[0], self.setup, approximate=kernel.approximate))
         return max(verified, key=lambda one: one.ratio)
 
-    def _probe(self, kernel: Kernel, call: Callable[[Any], Any], found: Examined, build_s: float) -> None:
-        started = time.perf_counter()
-        for probe, truth, setup in self.probes:
-            if not self.thorough and time.perf_counter() - started > self.patience_s:
-                found.left_out[probe.name] = f"the gate had taken {self.patience_s:g} s by then: kerneldyno check makes every probe"
-            elif reason := self._left_out(kernel, probe, build_s):
-                found.left_out[probe.name] = reason
-            elif (ratio := self._one(kernel, call, probe, truth, setup)) is None:
-                found.left_out[probe.name] = "the kernel refuses such inputs"
-            else:
-                found.probes[probe.name] = ratio
+    def _answers_differ(self) -> bool:
+        """Whether the right answers for the two variants do: a dead network gives its bias for both."""
+        first, second = (truth.expected for truth in self.truths)
+        return any(not torch.equal(first[name], second[name]) for name in first)
 
-    def _left_out(self, kernel: Kernel, probe: Probe, build_s: float) -> str | None:
-        """Why a probe is not made with this kernel; None when it is."""
-        if probe.problem is None:
-            return None
-        slow = build_s > QUICK_BUILD_S
-        if kernel.name in self.known_awkward and (slow or not self.thorough):
-            return "made at another problem of this run"
-        if slow and not self.thorough:
-            return f"another build takes {build_s:.1f} s: kerneldyno check makes it"
-        return kernel.why_not(probe.problem, _described(self.device))
-
-    def _one(self, kernel: Kernel, call: Callable[[Any], Any], probe: Probe, truth: Truth, setup: Setup) -> float | None:
-        """The error ratio of one probe; None when the kernel refuses inputs that it may refuse."""
-        try:
-            answer = (call if probe.problem is None else _built(kernel, probe.problem, setup))(truth.inputs)
-        except Exception as error:
-            if probe.optional:
-                return None
-            text = str(error).splitlines() or ["no message"]
-            raise WrongOutput(f"{probe.name}: raises {type(error).__name__}: {text[0][:200]}") from error
-        standard = Standard.of(kernel, setup, truth, PROBE_SLACK * probe.slack)
-        verified = self._named(probe.name, lambda: judged(answer, standard, setup, approximate=kernel.approximate))
-        if probe.zeros is not None:
-            self._named(probe.name, lambda: _exactly_zero(conduct.parts(answer)[0], probe.zeros))
-        return verified.ratio
-
-    def _truth(self, problem: Problem, inputs: Any, flops: dict[str, float]) -> Truth:
-        return Truth.of(problem, inputs, self.setup.weights, flops=flops[self.device.type], seed=self.seed)
-
-    def _named(self, name: str, check: Callable[[], Any]) -> Any:
-        """What `check` returns; its complaint begins with the name of the probe."""
-        try:
-            return check()
-        except WrongOutput as error:
-            raise WrongOutput(f"{name}: {error}") from None
+    def _keeps_symmetry(self, kernel: Kernel, standard: Standard) -> bool:
+        """Whether what an approximate kernel claims for disguised inputs, turned back, is what it claims for the plain ones."""
+        truth = self.truths[0]
+        clothed, back = self.problem.disguised(truth.inputs, 1)
+        assert kernel.claim is not None
+        claimed = kernel.claim(self.problem, self.setup, clothed)
+        plain = truth.named(back(claimed))["output"].double()
+        scale = float(standard.expected["output"].abs().max()) or 1.0
+        return float((plain - standard.expected["output"]).abs().max()) <= COMMUTES * scale
 
 
 def examine(kernel: Kernel, problem: Problem, setup: Setup, *, seed: int = 0, thorough: bool = False) -> Examined:
@@ -202,25 +202,5 @@ def complete(problem: Problem, setup: Setup, seed: int) -> Setup:
     return replace(setup, weights=weights, calibration=calibration, seed=seed)
 
 
-def _built(kernel: Kernel, problem: Problem, setup: Setup) -> Callable[[Any], Any]:
-    run = kernel.build(problem, setup)
-    return lambda inputs: run(kernel.prepare(problem, setup, inputs) if kernel.prepare else inputs)
-
-
-def _exactly_zero(output: torch.Tensor, zeros: torch.Tensor) -> None:
-    touched = (output != 0) & zeros
-    if bool(touched.any()):
-        place = worst_place(
-            torch.where(touched, output, 0), torch.zeros((), dtype=torch.float64, device=output.device).expand(output.shape)
-        )
-        raise WrongOutput(f"the output must be exactly 0 at {place}")
-
-
-def _described(device: torch.device) -> Device:
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
-    return Device(device.type, device.index or 0, capability=capability)
-
-
-def _bytes_of(truth: Truth) -> int:
-    shape = truth.problem.output_shape(truth.inputs)
-    return shape.numel() * getattr(torch, truth.problem.dtype).itemsize
+def _numbers_in(truth: Truth) -> int:
+    return truth.problem.output_shape(truth.inputs).numel()

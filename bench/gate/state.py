@@ -44,10 +44,19 @@ BUILTINS = (
     "type",
 )
 CLOCKS = ("perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time", "thread_time", "time", "time_ns", "sleep")
+FUNCTIONAL = ("scaled_dot_product_attention", "softmax", "linear", "layer_norm", "rms_norm", "relu", "gelu", "silu", "pad")
+MATHEMATICS = ("softmax", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "exp", "relu", "sigmoid", "tanh", "sqrt", "sum", "mean")
 TORCH = ("equal", "allclose", "isfinite", "where", "randn", "zeros_like", "empty", "tensor", "abs", "max")
 TENSOR = ("clone", "copy_", "double", "abs", "max", "square", "mean", "sub", "__sub__", "__eq__", "data_ptr", "equal", "untyped_storage")
 EVENT = ("record", "query", "synchronize", "elapsed_time")
 CUDA = ("synchronize", "Event", "current_stream", "max_memory_allocated", "memory_allocated", "reset_peak_memory_stats")
+PRECISION = (
+    "fp32_precision", "cuda.matmul.fp32_precision", "cudnn.fp32_precision", "cudnn.conv.fp32_precision", "cudnn.rnn.fp32_precision",
+    "mkldnn.fp32_precision", "mkldnn.matmul.fp32_precision", "mkldnn.conv.fp32_precision", "mkldnn.rnn.fp32_precision",
+    "cuda.matmul.allow_fp16_reduced_precision_reduction", "cuda.matmul.allow_bf16_reduced_precision_reduction",
+    "cuda.matmul.allow_fp16_accumulation",
+)  # fmt: skip
+"""Fields of torch.backends."""
 BACKENDS = ("flash", "mem_efficient", "cudnn", "math", "overrideable")
 
 
@@ -56,15 +65,23 @@ class Setting:
     """One piece of global state: how it is called, read and put back."""
 
     name: str
-    read: Callable[[], Any]
+    get: Callable[[], Any]
     write: Callable[[Any], object]
+
+    def read(self) -> Any:
+        """Its value; where torch cannot tell, since new and old switches contradict each other, what it says of that."""
+        try:
+            return self.get()
+        except RuntimeError as error:
+            return str(error)
 
 
 @functools.cache
 def _settings() -> list[Setting]:
     """Everything that is watched."""
     core = torch._C  # noqa: SLF001 - not all of these have a public name
-    found = [
+    found = [  # the new switches of precision first: while they contradict the old one, torch refuses to read that
+        *(_field(name) for name in PRECISION),
         Setting("the default dtype", torch.get_default_dtype, torch.set_default_dtype),
         Setting("the default device", torch.get_default_device, _set_default_device),
         Setting("the thread count", torch.get_num_threads, torch.set_num_threads),
@@ -87,6 +104,7 @@ def _settings() -> list[Setting]:
         Setting("oneDNN", core._get_mkldnn_enabled, core._set_mkldnn_enabled),  # noqa: SLF001 - the public name reads only
         Setting("torch's dispatch modes", lambda: len(dispatch._get_current_dispatch_mode_stack()), _pop_dispatch_modes),  # noqa: SLF001 - as above
         Setting("torch's function modes", lambda: len(overrides._get_current_function_mode_stack()), _pop_function_modes),  # noqa: SLF001 - as above
+        Setting("torch's own operators (torch.library)", _overridden, lambda _: None),
         Setting("the processors it may run on", lambda: os.sched_getaffinity(0), lambda cpus: os.sched_setaffinity(0, cpus)),
     ]
     found += [
@@ -117,12 +135,13 @@ class Snapshot:
 
     def restore(self, *, silent: tuple[str, ...] = ()) -> list[str]:
         """Put back what has changed since; the names of it, but for those that need not be spoken of."""
-        changed = []
-        for setting in _settings():
-            before = self.values[setting.name]
-            if setting.read() != before:
-                setting.write(before)
-                changed.append(setting.name)
+        changed: dict[str, None] = {}
+        for _ in range(2):  # some settings move others when they are put back
+            for setting in _settings():
+                before = self.values[setting.name]
+                if setting.read() != before:
+                    setting.write(before)
+                    changed[setting.name] = None
         return [name for name in changed if name not in silent]
 
 
@@ -149,13 +168,14 @@ def _functions() -> list[tuple[Any, str, Any]]:
     for owner, names in (
         (builtins, BUILTINS),
         (time, CLOCKS),
-        (torch, TORCH),
+        (torch, (*TORCH, *MATHEMATICS)),
+        (torch.nn.functional, FUNCTIONAL),
         (torch.Tensor, TENSOR),
         (torch.cuda, CUDA),
         (torch.cuda.Event, EVENT),
     ):
         found += [(owner, name, vars(owner)[name]) for name in names if name in vars(owner)]
-    found += [(torch.Tensor, name, _inherited(tensor, name)) for name in TENSOR if name not in vars(torch.Tensor)]
+    found += [(torch.Tensor, name, getattr(tensor, name)) for name in TENSOR if name not in vars(torch.Tensor)]
     for module_name, module in sorted(sys.modules.items()):
         if module is not None and (module_name.startswith(OURS) or _is_problem(module_name)):
             found += _of_module(module)
@@ -178,10 +198,6 @@ def _is_problem(module: str) -> bool:
     return module.startswith("kerneldyno.kernels.") and module.endswith((".problem", "._textbook", "._probes", "._symmetry"))
 
 
-def _inherited(owner: Any, name: str) -> Any:
-    return getattr(owner, name)
-
-
 def _absent(owner: Any, name: str) -> Any:
     """What is found under a name that the owner itself does not define."""
     return getattr(torch._C.TensorBase, name, None) if owner is torch.Tensor else None  # noqa: SLF001 - as above
@@ -189,6 +205,28 @@ def _absent(owner: Any, name: str) -> Any:
 
 def _set_default_device(device: torch.device) -> None:
     torch.set_default_device(None if device == torch.device("cpu") else device)  # type: ignore[no-untyped-call]
+
+
+def _overridden() -> frozenset[str]:
+    """Implementations of torch's operators that were put in by somebody else's library; they cannot be taken out again."""
+    return frozenset(name for name in torch.library._impls if name.startswith("aten/") and name.endswith(("CPU", "CUDA")))  # noqa: SLF001
+
+
+def _field(name: str) -> Setting:
+    """A field of torch.backends; one that this version of torch lacks never changes."""
+    path, _, last = name.rpartition(".")
+
+    def owner() -> Any:
+        found: Any = torch.backends
+        for word in filter(None, path.split(".")):
+            found = getattr(found, word, None)
+        return found
+
+    def write(value: Any) -> None:
+        if hasattr(owner(), last):
+            setattr(owner(), last, value)
+
+    return Setting(f"torch.backends.{name}", lambda: getattr(owner(), last, None), write)
 
 
 def _set_priority(nice: int) -> None:

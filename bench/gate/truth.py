@@ -34,6 +34,7 @@ class Truth:
     """With the rows chosen that are compared: `problem.rows`, or all."""
     inputs: Any
     weights: Any
+    """None for an operator without weights."""
     _expected: dict[str, torch.Tensor] | None = None
     _yardstick: dict[str, tuple[float, float]] | None = None
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 
 from kerneldyno.kernels.registry import Gradients, Kernel, Setup
@@ -20,7 +22,7 @@ from .errors import WrongOutput, distance, measured, rms, worst_place
 from .truth import Truth
 
 # (largest error, rms error) relative to the textbook formula's own; from 150 random problems of correct kernels
-LIMITS = {"float32": (8.0, 3.0), "bfloat16": (2.0, 1.5), "float16": (2.0, 1.5)}
+LIMITS = MappingProxyType({"float32": (8.0, 3.0), "bfloat16": (2.0, 1.5), "float16": (2.0, 1.5)})
 GRADIENT_SLACK = 1.5
 """Gradients may come to so many times these limits: they are chains of products, each of which may be rounded in between."""
 PROBE_SLACK = 2.0
@@ -66,9 +68,16 @@ class Standard:
             return cls(truth, truth.expected, truth.yardstick, (slack * own[0], slack * own[1]))
         assert kernel.claim is not None
         claimed = {name: tensor.double() for name, tensor in truth.named(kernel.claim(truth.problem, setup, truth.inputs)).items()}
+        if silent := truth.expected.keys() - claimed.keys():
+            raise WrongOutput(f"its claim says nothing of {', '.join(sorted(silent))}: let claim return Gradients in direction backward")
         scale = (own[0] / coarse[0], own[1] / coarse[1])
         yardstick = {name: _with_slack(truth.yardstick[name], scale, claimed[name], truth.expected[name]) for name in claimed}
         return cls(truth, claimed, yardstick, (slack * coarse[0], slack * coarse[1]), "what it claims to compute")
+
+
+def parts(answer: Any) -> list[Any]:
+    """The tensors of an answer."""
+    return [answer.output, *answer.by_name.values()] if isinstance(answer, Gradients) else [answer]
 
 
 def well_formed(output: Any, truth: Truth, device: torch.device) -> None:
@@ -89,13 +98,15 @@ def well_formed(output: Any, truth: Truth, device: torch.device) -> None:
     for name in shapes:
         if not bool(torch.isfinite(tensors[name]).all()):
             bad = ~torch.isfinite(tensors[name])
-            place = worst_place(torch.where(bad, torch.nan, 0.0), torch.zeros((), dtype=torch.float64).expand(bad.shape))
+            place = worst_place(torch.where(bad, torch.nan, 0.0), torch.zeros((), dtype=torch.float64, device=bad.device).expand(bad.shape))
             raise WrongOutput(f"{name} holds {int(bad.sum())} values that are NaN or infinite, as at {place.partition(':')[0]}")
 
 
 def _formed_like(name: str, tensor: Any, shape: torch.Size, dtype: str, device: torch.device) -> None:
     if not isinstance(tensor, torch.Tensor):
         raise WrongOutput(f"returned {type(tensor).__name__} for the {name}, not a tensor")
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        raise WrongOutput(f"returned {type(tensor).__name__} for the {name}, a kind of tensor that may compute when it is looked at")
     if tensor.device.type != device.type:
         raise WrongOutput(f"the {name} lies on {tensor.device}, not on {device}")
     if tensor.dtype != getattr(torch, dtype):
@@ -138,8 +149,11 @@ def _against(limits: tuple[float, float], found: Sequence[Errors]) -> Iterator[t
             yield errors, what, (errors.max_ratio, errors.rms_ratio)[at], slack * limits[at]
 
 
-def glanced_at(output: Any, standard: Standard, rng: Any, rows: int = 32) -> None:
+def glanced_at(output: Any, standard: Standard, rng: np.random.Generator, rows: int = 32) -> None:
     """Look at some random rows of a timed answer; raise WrongOutput when one is beyond the limit. Cheap enough for every leg."""
+    for tensor in parts(output):
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+            raise WrongOutput(f"a timed call returned {type(tensor).__name__}, not a plain tensor: it may compute when it is looked at")
     got = standard.truth.named(output)
     for name, right in standard.expected.items():
         if name == "output" or got[name].shape == right.shape:

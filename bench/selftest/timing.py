@@ -28,7 +28,7 @@ NEAR = 0.01
 """The estimate of a slowdown must come this close to it."""
 PROCESSES, FEW_PROCESSES = 8, 4
 TINY = {"batch": [1], "heads": [1], "seq_len": [16], "head_dim": [16]}
-HEAD_DIMS = (64, 32, 128)
+HEAD_DIMS = (64, 128)
 """Of the comparisons, at a length that torch gives to a single thread."""
 NOT_HERE = "host time is known exactly, a GPU's is not: run the self-test with --device cpu"
 
@@ -101,10 +101,9 @@ def slowdowns(context: Context) -> Iterator[Found]:
         context.say(f"slowdowns at {where}")
         axes = {"batch": [1], "heads": [1], "seq_len": [32], "head_dim": [head_dim]}
         processes = FEW_PROCESSES if context.short else PROCESSES
-        protocol = "smoke" if context.short else "default"
         run = measured(
             "pacing.py", (*copies, *shares), axes,
-            device="cpu", seed=context.seed, protocol=protocol, processes=processes, stop=context.stop, tick=context.tick,
+            device="cpu", seed=context.seed, processes=processes, stop=context.stop, tick=context.tick,
         )  # fmt: skip
         if not context.stop():
             yield from _compared(run.by_kernel, copies, shares, where, short=context.short)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LOUD = {"forward": 2.5, "backward": 1.0}
 """Queries are so many times the key that they look for: its score is LOUD · √head_dim above the others'. Backward it must not be
 so loud that the softmax saturates: gradients of scores are then differences of equal numbers."""
+UNEVEN = 120.0
+"""More than the exponential can tell apart from 0: a maximum that several rows share leaves nothing of the others."""
 OVERFLOWING = 100.0
 """Scores times this leave the range of the exponential unless their maximum is taken off first."""
 LENGTHS = (1, 127, 129, 1000)
@@ -36,6 +38,7 @@ def probes(problem: Attention, inputs: AttentionInputs, seed: int) -> Iterator[P
     yield from _awkward(problem, seed)
     if problem.direction == "forward":
         yield from _values(problem, inputs, generator)
+        yield Probe("scores that differ by a hundred between rows", inputs.replace(q=_uneven(problem, inputs)))
         # which of two nearly equal keys wins is decided by rounding; a softmax that overflows gives no numbers at all
         yield Probe("scores that overflow without their maximum taken off", inputs.replace(q=inputs.q * OVERFLOWING), slack=50)
     yield from _other_masks(problem, inputs)
@@ -62,8 +65,9 @@ def _edge_keys(problem: Attention, inputs: AttentionInputs) -> tuple[torch.Tenso
         last = last.minimum(inputs.lengths[:, None].long() - 1)
     hidden = torch.where(last + 1 < problem.kv_len, last + 1, -1)
     if inputs.mask is not None:  # the first key that the mask hides: argmin finds the first False
-        row = inputs.mask[:, 0].expand(problem.batch, problem.q_len, problem.kv_len)
-        hidden = torch.where(row.all(-1), hidden, row.int().argmin(-1))
+        row = inputs.mask[:, 0]
+        none, first = row.all(-1), row.to(torch.uint8).argmin(-1)
+        hidden = torch.where(none.expand_as(hidden), hidden, first.expand_as(hidden))
     return last.clamp(min=0), hidden
 
 
@@ -72,6 +76,14 @@ def _looking_for(problem: Attention, inputs: AttentionInputs, keys: torch.Tensor
     loud = LOUD[problem.direction]
     index = keys[:, None, :, None].expand(-1, problem.kv_heads, -1, problem.head_dim)
     return loud * inputs.k.gather(2, index).repeat_interleave(problem.group, dim=1)
+
+
+def _uneven(problem: Attention, inputs: AttentionInputs) -> torch.Tensor:
+    """Every second query is 0 and sees all its keys alike; the others find their last key with a score of about UNEVEN."""
+    last, _ = _edge_keys(problem, inputs)
+    found = _looking_for(problem, inputs, last) * (UNEVEN / LOUD["forward"] / problem.head_dim**0.5)
+    found[:, :, ::2] = 0
+    return found
 
 
 def _values(problem: Attention, inputs: AttentionInputs, generator: torch.Generator) -> Iterator[Probe]:
@@ -109,6 +121,11 @@ def _other_masks(problem: Attention, inputs: AttentionInputs) -> Iterator[Probe]
     if inputs.lengths is not None:
         spread = torch.linspace(1, problem.kv_len, max(problem.batch, 2), device=inputs.lengths.device)[: problem.batch]
         yield Probe("lengths from 1 to all", inputs.replace(lengths=spread.round().to(inputs.lengths.dtype)))
+        yield Probe("lengths that fall from row to row", inputs.replace(lengths=inputs.lengths.flip(0)))
+    if inputs.bias is not None and problem.features == {"bias"}:  # or no key would be left to some query
+        bias = inputs.bias.clone()
+        bias[..., ::2, : problem.kv_len // 2] = -torch.inf
+        yield Probe("a bias that hides whole tiles of keys", inputs.replace(bias=bias))
     if inputs.mask is not None:
         mask = inputs.mask.clone()
         mask[..., :: max(2, problem.q_len // 8), :] = False

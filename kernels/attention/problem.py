@@ -40,7 +40,7 @@ class AttentionInputs(Tensors):
     mask: torch.Tensor | None = None
     """bool, true where a query sees a key; broadcastable to [batch, heads, q_len, kv_len]."""
     lengths: torch.Tensor | None = None
-    """int32 [batch]: keys from here on are padding."""
+    """int32 [batch], at least 1: keys from here on are padding."""
     block_table: torch.Tensor | None = None
     """For paged caches; no problem asks for one yet."""
     grad: torch.Tensor | None = None
@@ -247,8 +247,9 @@ class Attention(Problem):
         """(batch, kv_heads, heads, rows of the output) of parts with at most `scores` scores each, as far as single rows allow."""
         count = self.q_len if self.rows is None else len(self.rows)
         rows = min(count, max(1, scores // (self.group * self.kv_len)))
-        kv_heads = min(self.kv_heads, max(1, scores // (self.group * self.kv_len * rows)))
-        batches = min(self.batch, max(1, scores // (kv_heads * self.group * self.kv_len * rows)))
+        each = self.kv_len * max(self.group * rows, self.head_dim // 4)  # keys and values of few queries are more than their scores
+        kv_heads = min(self.kv_heads, max(1, scores // each))
+        batches = min(self.batch, max(1, scores // (kv_heads * each)))
         for b in range(0, self.batch, batches):
             for h in range(0, self.kv_heads, kv_heads):
                 kv = slice(h, min(h + kv_heads, self.kv_heads))

@@ -193,10 +193,11 @@ class FeedForward(Problem):
         return x if self.rows is None else x[:, self.rows]
 
     def disguised(self, inputs: FeedForwardInputs, seed: int) -> tuple[FeedForwardInputs, Callable[[Any], Any]]:
-        """Every token moved on by some places: each is worked on alone."""
-        shift = seed % self.tokens
-        x = inputs.x.reshape(-1, self.dim).roll(shift, 0).view(inputs.x.shape)
-        return inputs.replace(x=x), lambda answer: answer.reshape(-1, self.dim).roll(-shift, 0).view(answer.shape)
+        """The tokens in another order: each is worked on alone. A single token stays what it is."""
+        order = torch.randperm(self.tokens, generator=torch.Generator().manual_seed(seed)).to(inputs.x.device)
+        back = order.argsort()
+        x = inputs.x.reshape(-1, self.dim)[order].view(inputs.x.shape)
+        return inputs.replace(x=x), lambda answer: answer.reshape(-1, self.dim)[back].view(answer.shape)
 
     def probes(self, inputs: FeedForwardInputs, seed: int) -> Iterator[Probe]:
         """Inputs of other sizes, in other memory orders, of awkward lengths, and with tokens that must not touch one another."""

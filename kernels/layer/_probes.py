@@ -20,16 +20,17 @@ LENGTHS = (1, 127, 129, 300)
 
 
 def disguised(problem: Layer, inputs: LayerInputs, seed: int) -> tuple[LayerInputs, Callable[[Any], Any]]:
-    """Batch rows moved on by some places, or, of a single row without masks, its tokens: no position is special then."""
-    lengths = inputs.lengths
-    if problem.batch > 1:
-        axis, shift = 0, seed % problem.batch
-        lengths = None if lengths is None else lengths.roll(shift, 0)
-    elif problem.mask == "none" and not problem.padding:
-        axis, shift = 1, seed % problem.seq_len
-    else:
-        return inputs, lambda answer: answer
-    return inputs.replace(x=inputs.x.roll(shift, axis), lengths=lengths), lambda answer: answer.roll(-shift, axis)
+    """Batch rows in another order, and, without masks, their tokens too: no position is special then.
+
+    What is left (a single row under a mask) comes back as it is.
+    """
+    generator, device = torch.Generator().manual_seed(seed), inputs.x.device
+    rows = torch.randperm(problem.batch, generator=generator).to(device)
+    plain = problem.mask == "none" and not problem.padding
+    tokens = (torch.randperm if plain else torch.arange)(problem.seq_len, **({"generator": generator} if plain else {})).to(device)
+    lengths = None if inputs.lengths is None else inputs.lengths[rows]
+    rows_back, tokens_back = rows.argsort(), tokens.argsort()
+    return inputs.replace(x=inputs.x[rows][:, tokens], lengths=lengths), lambda answer: answer[rows_back][:, tokens_back]
 
 
 def probes(problem: Layer, inputs: LayerInputs, seed: int) -> Iterator[Probe]:

@@ -112,7 +112,7 @@ def test_a_steady_kernel_stops_at_the_target_and_a_noisy_one_at_the_cap(tmp_path
     assert sum(steady.samples_s) < sum(noisy.samples_s)
     assert sum(noisy.samples_s) >= PROTOCOLS["smoke"].cap_s
     assert [w.code for w in steady.warnings] == []
-    assert [w.code for w in noisy.warnings] == ["wide-interval"]
+    assert {w.code for w in noisy.warnings} - {"unstable"} == {"wide-interval"}
 
 
 def test_equal_rounds_hold_samples_of_all_kernels(tmp_path):
@@ -124,7 +124,7 @@ def test_equal_rounds_hold_samples_of_all_kernels(tmp_path):
 
 def test_a_kernel_that_breaks_while_it_is_timed_costs_only_itself(tmp_path):
     clock = FakeClock()
-    builds = [takes(clock, 0.01, "good"), takes(clock, 0.01, "tired", raise_after=22)]
+    builds = [takes(clock, 0.01, "good"), takes(clock, 0.01, "tired", raise_after=70)]
     bench = Bench(tmp_path, builds, clock=clock)
     assert bench.measured["good"].status == "ok"
     assert bench.measured["tired"].status == "failed"
@@ -133,7 +133,7 @@ def test_a_kernel_that_breaks_while_it_is_timed_costs_only_itself(tmp_path):
 
 def test_timed_outputs_are_looked_at_again(tmp_path):
     clock = FakeClock()
-    bench = Bench(tmp_path, [takes(clock, 0.01, "drifts", wrong_after=22)], clock=clock)
+    bench = Bench(tmp_path, [takes(clock, 0.01, "drifts", wrong_after=70)], clock=clock)
     assert bench.measured["drifts"].status == "wrong"
     assert bench.measured["drifts"].reason.startswith("timing: the output of a timed call is off at batch")
     assert bench.measured["drifts"].processes == []
@@ -200,7 +200,7 @@ def test_a_ceiling_that_was_too_low_is_measured_again_before_anything_is_called_
 
 def test_stopping_keeps_who_has_samples_and_leaves_out_who_has_none(tmp_path):
     clock = FakeClock()
-    bench = Bench(tmp_path, [takes(clock, 0.05, "a")], clock=clock, protocol="full", stop=lambda: clock.now() > 4.0)
+    bench = Bench(tmp_path, [takes(clock, 0.05, "a")], clock=clock, protocol="full", stop=lambda: clock.now() > 5.5)
     assert bench.measured["a"].status == "ok"
     assert "few-samples" in {w.code for w in bench.measured["a"].warnings}
     clock = FakeClock()
@@ -219,3 +219,41 @@ def test_prepare_happens_outside_the_timed_calls(tmp_path):
     bench = Bench(tmp_path, [takes(clock, 0.01, "a")], clock=clock, prepare=prepare)
     assert bench.measured["a"].samples_s == pytest.approx([0.01] * len(bench.measured["a"].samples_s))
     assert bench.measured["a"].prepare_s is not None
+
+
+def test_gradients_at_sizes_where_only_some_rows_are_compared(tmp_path, monkeypatch):
+    """The timed calls are given the gradient that the right answer belongs to."""
+    from kerneldyno.bench.gate import examine
+    from kerneldyno.kernels.attention.sdpa import sdpa
+
+    monkeypatch.setitem(examine.FLOPS, "cpu", 1e5)
+    monkeypatch.setattr(f"{__name__}.PROBLEM", Attention(batch=1, heads=2, q_len=200, head_dim=16, direction="backward"))
+    clock = FakeClock()
+
+    def gradients(problem, setup):
+        run = sdpa.build_run(problem, setup)
+
+        def call(inputs):
+            clock.advance(0.01)
+            return run(inputs)
+
+        return call
+
+    bench = Bench(tmp_path, [gradients], clock=clock, directions=("forward", "backward"))
+    (measurement,) = bench.measured.values()
+    assert bench.measurer.gate.truths[0].rows is not None
+    assert (measurement.status, measurement.reason) == ("ok", None)
+
+
+def test_what_was_prepared_for_the_warm_up_is_prepared_again_for_the_first_round(tmp_path):
+    clock = FakeClock()
+
+    def quantized(problem, setup):
+        def run(prepared):
+            clock.advance(0.01)
+            return F.scaled_dot_product_attention(prepared.q, prepared.k, prepared.v)
+
+        return run
+
+    bench = Bench(tmp_path, [quantized], clock=clock, prepare=lambda problem, setup, inputs: inputs.map(torch.clone))
+    assert bench.measured["quantized"].status == "ok"

@@ -43,10 +43,9 @@ def test_a_disguised_question_has_the_same_answer(problem, seed):
     else:
         found = problem.compared(back(found), inputs)
     torch.testing.assert_close(found, plain, rtol=1e-12, atol=1e-12)
-    if problem.operator == "attention" or problem.shape[0] > 1:
+    if problem.operator == "attention":
         again, _ = problem.disguised(inputs, seed + 1)
-        for name in ("q", "k", "v", "x"):
-            assert not hasattr(inputs, name) or not torch.equal(getattr(clothed, name), getattr(again, name))
+        assert not any(torch.equal(getattr(clothed, name), getattr(again, name)) for name in ("q", "k", "v"))
 
 
 @pytest.mark.parametrize("problem", CASES, ids=lambda p: f"{p.operator} {p.label}")
