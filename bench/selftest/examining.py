@@ -170,13 +170,8 @@ def _examine_all(job: Job, say: Callable[[Answer], None]) -> None:
 
 
 def _look_up(gate: Gate) -> None:
-    """Compute every right answer now, for all kernels together, and load what the gate's complaints need."""
-    import torch
-
-    from ..gate.errors import worst_place
-
-    worst_place(torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.float64))
-    for truth in [*gate.truths, *(truth for _, truth, _ in gate.probes)]:
+    """Compute the right answers that every kernel needs, once for all of them; those of probes are for the few that come so far."""
+    for truth in gate.truths:
         _ = truth.expected, truth.yardstick
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 REDRAWN_S = 0.5
 """More often would take time from what is measured."""
 
+MOST_TOLD = 40
+"""Lines about what went wrong in one section."""
+
 
 class Teller:
     """One moving line on a terminal; on anything else only what matters, line by line."""
@@ -28,7 +31,7 @@ class Teller:
         self.console = console
         self._live: Live | None = None
         self._section = self._what = ""
-        self._count = 0
+        self._count = self._wrong = 0
         self._began = self._drawn = time.monotonic()
 
     def __enter__(self) -> Teller:
@@ -43,7 +46,7 @@ class Teller:
 
     def section(self, name: str) -> None:
         """Another one begins."""
-        self._section, self._count, self._began = name, 0, time.monotonic()
+        self._section, self._count, self._wrong, self._began = name, 0, 0, time.monotonic()
         self.console.print(f"[bold]{escape(name)}[/]", highlight=False)
 
     def say(self, what: str) -> None:
@@ -59,16 +62,20 @@ class Teller:
             self._live.update(Text(line, style="cyan", no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def found(self, item: Found) -> None:
-        """Print what went wrong as soon as it is known."""
+        """Print what went wrong as soon as it is known; of very much the beginning, the document has it all."""
         self._count += 1
-        if isinstance(item, Finding) and item.must and item.caught is False:
-            self.console.print(f"  [bold red]missed[/] {escape(told(item))}", highlight=False, soft_wrap=True)
-        elif isinstance(item, Control) and item.alarm:
-            self.console.print(f"  [bold red]false alarm[/] {escape(told(item))}", highlight=False, soft_wrap=True)
+        missed = isinstance(item, Finding) and item.must and item.caught is False
+        if missed or (isinstance(item, Control) and item.alarm):
+            self._wrong += 1
+            if self._wrong <= MOST_TOLD:
+                what = "missed" if missed else "false alarm"
+                self.console.print(f"  [bold red]{what}[/] {escape(told(item))}", highlight=False, soft_wrap=True)
         self.tick()
 
     def done(self) -> None:
         """The section is over."""
+        if self._wrong > MOST_TOLD:
+            self.console.print(f"  [bold red]and {self._wrong - MOST_TOLD} more[/]", highlight=False)
         self.console.print(f"  {self._count} done in {time.monotonic() - self._began:.0f} s", highlight=False)
 
 
