@@ -31,6 +31,8 @@ class Lingers(Misconduct):
 REMEMBERED = 0.75
 """When the fastest call on numbers seen before takes less than this share of the fastest on new numbers, results are remembered."""
 PAIRS, FEW_PAIRS = 6, 3
+LOOKS = 5
+"""Who is suspected is timed again with other numbers: on a machine that others use, one look may deceive."""
 COPIES = 5
 """Sets of inputs that this holds at once, beside the given ones, with room for outputs."""
 ALIVE, MANY_ALIVE, MANY_BYTES = 4, 12, 2**24
@@ -169,16 +171,20 @@ def forgets(call: Call, problem: Problem, inputs: Any, device: torch.device, cal
     """Raise Misconduct when calls on numbers that were seen before are much faster: then results are remembered by value.
 
     New numbers, the same numbers written again, and the same untouched are timed in turn; what happens before each call
-    is the same, so that caches and threads are in the same state. Who is suspected is timed once more, with other numbers.
+    is the same, so that caches and threads are in the same state. Who is suspected is timed again, LOOKS times in all.
     Calls of more than TOO_LONG_S are let off, and inputs of which not enough copies fit into memory.
     """
     if call_s > TOO_LONG_S or COPIES * inputs.nbytes > 0.5 * free_bytes(device):
         return
-    pairs = PAIRS if call_s < LONG_CALL_S else FEW_PAIRS
-    if _suspicion(call, inputs, (problem.inputs(seed + i, device) for i in range(pairs)), device) is None:
-        return
-    if suspicion := _suspicion(call, inputs, (problem.inputs(seed + pairs + i, device) for i in range(pairs)), device):
-        raise Misconduct(suspicion)
+    pairs, suspicion = PAIRS if call_s < LONG_CALL_S else FEW_PAIRS, None
+    for look in range(LOOKS):
+        drawn: Iterable[Any] = (problem.inputs(seed + look * pairs + i, device) for i in range(pairs))
+        if pairs * inputs.nbytes < MANY_BYTES:
+            drawn = list(drawn)  # drawing between the calls would put threads to sleep before those on new numbers only
+        suspicion = _suspicion(call, inputs, drawn, device)
+        if suspicion is None:
+            return
+    raise Misconduct(str(suspicion))
 
 
 def _suspicion(call: Call, inputs: Any, drawn: Iterable[Any], device: torch.device) -> str | None:

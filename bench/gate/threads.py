@@ -11,6 +11,7 @@ WAIT_S = 0.012
 SETTLE_S = 0.003
 """Idle threads of OpenMP spin for about a third of a millisecond in workers."""
 BUSY_SHARE = 0.4
+LOOKS = 4
 UNKNOWN = -1
 
 
@@ -27,9 +28,21 @@ class Threads:
             self._owners.setdefault(thread, owner)
 
     def busy(self) -> dict[int, float]:
-        """Wait a moment; owner (UNKNOWN: started before the first note) -> share of a processor its threads used meanwhile."""
+        """Wait a moment; owner (UNKNOWN: started before the first note) -> share of a processor its threads used meanwhile.
+
+        Whoever is busy is looked at some more times: a thread that has just been started may be finishing.
+        """
         if "GOMP_SPINCOUNT" not in os.environ:
             return {}
+        found = self._look()
+        for _ in range(LOOKS - 1):
+            if not found:
+                break
+            again = self._look()
+            found = {owner: min(share, again[owner]) for owner, share in found.items() if owner in again}
+        return found
+
+    def _look(self) -> dict[int, float]:
         time.sleep(SETTLE_S)
         before = {thread: _seconds(thread) for thread in _running()}
         started = time.perf_counter()
