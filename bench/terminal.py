@@ -124,7 +124,7 @@ def gate_summary(console: Console, cases: Sequence[Case], measurements: Mapping[
     for case, measurement in bad:
         what = f"{case.kernel} at {case.label}: {measurement.reason}"
         console.print(f"[{STYLES[measurement.status]}]{measurement.status}[/] {escape(what)}", highlight=False)
-    counts = Counter(measurement.status for _, measurement in done)
+    counts: Counter[str] = Counter(measurement.status for _, measurement in done)
     counts["missing"] = len(cases) - len(done)
     told = [f"{counts[status]} {status}" for status in (*STATUSES, "missing") if counts[status]]
     console.print(f"{len(cases)} cases: {', '.join(told)}", highlight=False)

@@ -190,7 +190,9 @@ def forgets(call: Call, problem: Problem, inputs: Any, device: torch.device, cal
 def _suspicion(call: Call, inputs: Any, drawn: Iterable[Any], device: torch.device) -> str | None:
     """A sentence when calls on numbers seen before are quick; None when they are not."""
     slot, spare = (inputs.map(torch.clone) for _ in range(2))
-    new, again, untouched = [], [], []
+    new: list[float] = []
+    again: list[float] = []
+    untouched: list[float] = []
     for fresh in drawn:
         for taken, target in ((new, slot), (again, slot), (untouched, spare)):
             copy_into(target, fresh)

@@ -68,9 +68,8 @@ class Gate:
         self.truths = [self._truth(inputs) for inputs in drawn]
         first = self.truths[0].inputs
         self.prober = Prober(problem, self.setup, first, thorough=thorough, known=known_awkward, patience_s=patience_s)
-        self._kept = {
-            what: mine and mine.map(torch.clone) for what in ("weights", "calibration") if (mine := getattr(self.setup, what)) or True
-        }
+        shared = {what: getattr(self.setup, what) for what in ("weights", "calibration")}
+        self._kept = {what: None if mine is None else mine.map(torch.clone) for what, mine in shared.items()}
         self.instruments = Instruments()
 
     @property

@@ -16,7 +16,7 @@ from . import conduct
 from .errors import Misconduct, WrongOutput, named, worst_place
 from .state import DRAWN_IN_BUILDS, Snapshot
 from .truth import PROBE_FLOPS, Truth
-from .verify import PROBE_SLACK, Standard, judged
+from .verify import PROBE_SLACK, Standard, judged, parts
 
 PATIENCE_S = 20.0
 """After so many seconds of calls the remaining probes are left out, and said to be."""
@@ -129,7 +129,7 @@ class Prober:
         standard = Standard.of(kernel, self._setup(probe), truth, PROBE_SLACK * probe.slack)
         verified = judged(answer, standard, self.setup, approximate=kernel.approximate)
         if probe.zeros is not None:
-            _exactly_zero(conduct.parts(answer)[0], probe.zeros)
+            _exactly_zero(parts(answer)[0], probe.zeros)
         return verified.ratio
 
 

@@ -25,6 +25,7 @@ from torch.utils import _python_dispatch as dispatch
 
 OURS = ("kerneldyno.bench.", "kerneldyno.kernels.contract", "kerneldyno.kernels.registry")
 """Modules whose functions decide what is measured and what is right; beside them every operator's `problem`."""
+_OVERRIDES: Any = overrides  # parts of it have no types
 BUILTINS = (
     "float",
     "int",
@@ -103,7 +104,7 @@ def _settings() -> list[Setting]:
         Setting("the priority of the process", lambda: os.getpriority(os.PRIO_PROCESS, 0), _set_priority),
         Setting("oneDNN", core._get_mkldnn_enabled, core._set_mkldnn_enabled),  # noqa: SLF001 - the public name reads only
         Setting("torch's dispatch modes", lambda: len(dispatch._get_current_dispatch_mode_stack()), _pop_dispatch_modes),  # noqa: SLF001 - as above
-        Setting("torch's function modes", lambda: len(overrides._get_current_function_mode_stack()), _pop_function_modes),  # noqa: SLF001 - as above
+        Setting("torch's function modes", lambda: len(_function_modes()), _pop_function_modes),
         Setting("torch's own operators (torch.library)", _overridden, lambda _: None),
         Setting("the processors it may run on", lambda: os.sched_getaffinity(0), lambda cpus: os.sched_setaffinity(0, cpus)),
     ]
@@ -177,7 +178,7 @@ def _functions() -> list[tuple[Any, str, Any]]:
         found += [(owner, name, vars(owner)[name]) for name in names if name in vars(owner)]
     found += [(torch.Tensor, name, getattr(tensor, name)) for name in TENSOR if name not in vars(torch.Tensor)]
     for module_name, module in sorted(sys.modules.items()):
-        if module is not None and (module_name.startswith(OURS) or _is_problem(module_name)):
+        if module_name.startswith(OURS) or _is_problem(module_name):
             found += _of_module(module)
     return found
 
@@ -204,7 +205,7 @@ def _absent(owner: Any, name: str) -> Any:
 
 
 def _set_default_device(device: torch.device) -> None:
-    torch.set_default_device(None if device == torch.device("cpu") else device)  # type: ignore[no-untyped-call]
+    torch.set_default_device(None if device == torch.device("cpu") else device)
 
 
 def _overridden() -> frozenset[str]:
@@ -240,8 +241,12 @@ def _pop_dispatch_modes(count: int) -> None:
 
 
 def _pop_function_modes(count: int) -> None:
-    while len(overrides._get_current_function_mode_stack()) > count:  # noqa: SLF001 - there is no public name
-        overrides._pop_mode()  # noqa: SLF001 - as above
+    while len(_function_modes()) > count:
+        _OVERRIDES._pop_mode()  # noqa: SLF001 - there is no public name
+
+
+def _function_modes() -> list[Any]:
+    return list(_OVERRIDES._get_current_function_mode_stack())  # noqa: SLF001 - as above
 
 
 def _set_cudnn_benchmark(on: bool) -> None:
@@ -261,8 +266,8 @@ def _set_cuda_rng(state: bytes) -> None:
 
 
 def _numpy_state() -> tuple[Any, ...]:
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - the global state is what is watched
-    return name, bytes(keys), position, has_gauss, cached
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - the global state is what is watched
+    return name, np.asarray(keys).tobytes(), *rest
 
 
 def _set_numpy_state(state: tuple[Any, ...]) -> None:

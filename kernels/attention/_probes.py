@@ -81,7 +81,7 @@ def _looking_for(problem: Attention, inputs: AttentionInputs, keys: torch.Tensor
 def _uneven(problem: Attention, inputs: AttentionInputs) -> torch.Tensor:
     """Every second query is 0 and sees all its keys alike; the others find their last key with a score of about UNEVEN."""
     last, _ = _edge_keys(problem, inputs)
-    found = _looking_for(problem, inputs, last) * (UNEVEN / LOUD["forward"] / problem.head_dim**0.5)
+    found: torch.Tensor = _looking_for(problem, inputs, last) * (UNEVEN / LOUD["forward"] / problem.head_dim**0.5)
     found[:, :, ::2] = 0
     return found
 

@@ -27,7 +27,7 @@ def disguised(problem: Layer, inputs: LayerInputs, seed: int) -> tuple[LayerInpu
     generator, device = torch.Generator().manual_seed(seed), inputs.x.device
     rows = torch.randperm(problem.batch, generator=generator).to(device)
     plain = problem.mask == "none" and not problem.padding
-    tokens = (torch.randperm if plain else torch.arange)(problem.seq_len, **({"generator": generator} if plain else {})).to(device)
+    tokens = (torch.randperm(problem.seq_len, generator=generator) if plain else torch.arange(problem.seq_len)).to(device)
     lengths = None if inputs.lengths is None else inputs.lengths[rows]
     rows_back, tokens_back = rows.argsort(), tokens.argsort()
     return inputs.replace(x=inputs.x[rows][:, tokens], lengths=lengths), lambda answer: answer[rows_back][:, tokens_back]
