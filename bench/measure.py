@@ -17,6 +17,7 @@ from .contender import Contender
 from .gate.conduct import Lingers, left_alone
 from .gate.examine import Gate
 from .gate.state import DRAWN_IN_BUILDS, Snapshot
+from .gate.threads import Threads
 from .gate.verify import judged
 from .instruments.clock import Clock
 from .instruments.energy import PowerMeter
@@ -78,6 +79,7 @@ class GroupMeasurer:
         self.protocol = request.settings.protocol
         self.phases_s: dict[str, float] = {}
         self.dropped_rounds = 0
+        self.threads = Threads()
         self.import_changes: list[str] = []
         """Global state that the files of --load changed when they were imported."""
         self.rng = np.random.default_rng([request.settings.seed, request.worker])
@@ -172,6 +174,7 @@ class GroupMeasurer:
             self._give_up_if_spoilt(error)
         finally:
             self.recorder.clear()
+            self.threads.note(contender.index)
             contender.note(phase, time.perf_counter() - started)
 
     def _drop(self, contender: Contender, contenders: list[Contender], status: Status, reason: str) -> None:
@@ -207,7 +210,7 @@ class GroupMeasurer:
         """Sample all of them side by side; one that fails meanwhile is recorded with its reason and leaves the list."""
         for contender in contenders:
             self.channel.say(Doing(contender.case.id, "timing"))
-        rounds = Rounds(self.pool, self.clock, self.watch, self.recorder, self.gate, self.rng)
+        rounds = Rounds(self.pool, self.clock, self.watch, self.recorder, self.gate, self.rng, self.threads)
         with self._phase("timing"):
             for lost in rounds.sample(contenders, self.stop):
                 self._drop(lost, contenders, *rounds.ended[lost.index])

@@ -31,13 +31,13 @@ class Rounds:
     recorder: Recorder
     gate: Gate
     rng: np.random.Generator
+    threads: Threads
     dropped: int = 0
     """Rounds thrown away because the device throttled."""
     ended: dict[int, tuple[Status, str]] = field(default_factory=dict)
     """Contenders that failed meanwhile, by index: how, and why."""
     errors: dict[int, BaseException] = field(default_factory=dict)
     """What they raised, by index."""
-    _threads: Threads = field(default_factory=Threads)
 
     def sample(self, contenders: list[Contender], stop: Callable[[], bool]) -> Iterator[Contender]:
         """Sample until every one's stopping rule is content; yield those that failed, for the caller to take off the list.
@@ -67,7 +67,7 @@ class Rounds:
             with left_alone():
                 run_leg(contender, self.pool, self.clock, number, self.rng)
             self.gate.untouched()
-            self._threads.note(contender.index)
+            self.threads.note(contender.index)
         except BaseException as error:  # noqa: BLE001 - a kernel may raise anything, SystemExit too: it costs that kernel only
             self.gate.instruments.restore()
             self.ended[contender.index] = outcome(error, "timing")
@@ -77,7 +77,7 @@ class Rounds:
 
     def _find_busy(self, contenders: list[Contender]) -> None:
         """Between rounds nothing may be at work: whose threads are spoils the others' samples, too, and ends here."""
-        for owner, share in self._threads.busy().items():
+        for owner, share in self.threads.busy().items():
             for contender in contenders:
                 if owner == contender.index:
                     said = f"threads go on working between its calls ({share:.0%} of a processor)"

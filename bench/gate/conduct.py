@@ -149,6 +149,17 @@ def _nothing_lingers(call_s: float, device: torch.device, idle: tuple[float, flo
             raise Lingers(f"goes on working after it has returned: its {who} used {used_s * 1e3:.0f} ms of the next {wait_s * 1e3:.0f} ms")
 
 
+def busy_threads_s(device: torch.device) -> float:
+    """Processor seconds that other threads of this process use within IDLE_S; 0 on a GPU, where nobody asks."""
+    return 0.0 if device.type == "cuda" else _others_s(IDLE_S)[0]
+
+
+def left_behind(before_s: float, device: torch.device) -> None:
+    """Raise Lingers when other threads are busier now than they were before a build and its first call."""
+    if busy_threads_s(device) - before_s > LINGERING_S and busy_threads_s(device) - before_s > LINGERING_S:
+        raise Lingers("leaves a thread behind that goes on working after its build and first call")
+
+
 def _others_s(wait_s: float) -> tuple[float, float]:
     """Processor seconds that other threads, and child processes, use while this thread sleeps for `wait_s`."""
     time.sleep(SHORT_SPINNING_S if "GOMP_SPINCOUNT" in os.environ else SPINNING_S)

@@ -83,7 +83,7 @@ class Gate:
 
         Raises Misconduct when instruments were replaced.
         """
-        before, changed = Snapshot.now(), list[str]()
+        before, changed, busy_s = Snapshot.now(), list[str](), conduct.busy_threads_s(self.device)
         try:
             yield changed
         finally:
@@ -91,6 +91,7 @@ class Gate:
             replaced = self.instruments.restore()
         self._complain(replaced)
         self._own_things_unchanged()
+        conduct.left_behind(busy_s, self.device)
 
     def untouched(self) -> None:
         """Raise Misconduct when what times and judges was replaced; it is put back in any case."""
