@@ -112,7 +112,8 @@ class GroupMeasurer:
         """The contenders that pass the gate, one after the other; what is the same for all of them is made first."""
         with self._phase("start"):
             request, setup = self.request, Setup(self.device, seed=self.request.settings.seed)
-            self.gate = Gate(self.problem, setup, seed=setup.seed, thorough=request.kind == "check", known_awkward=request.known_awkward)
+            timed, known = request.kind == "group", request.known_awkward
+            self.gate = Gate(self.problem, setup, seed=setup.seed, thorough=not timed, known_awkward=known, rechecked=timed)
         for i, case in enumerate(request.cases):
             if contender := self._admit(i, case):
                 yield contender

@@ -57,8 +57,13 @@ class Gate:
         thorough: bool = False,
         known_awkward: Collection[str] = (),
         patience_s: float = PATIENCE_S,
+        rechecked: bool = False,
     ) -> None:
-        """`known_awkward`: kinds (see `registry.kind_of`) that have been through the awkward lengths elsewhere."""
+        """`known_awkward`: kinds (see `registry.kind_of`) that have been through the awkward lengths elsewhere.
+
+        `rechecked`: after its timing somebody asks whether a kernel `forgets`; then it need not be asked before.
+        """
+        self.rechecked = rechecked
         self.problem = problem
         self.setup = complete(problem, setup, seed)
         self.seed = seed
@@ -116,7 +121,8 @@ class Gate:
         standards = (Standard.of(kernel, self.setup, first), Standard.of(kernel, self.setup, second))
         verified = self._base(kernel, call, seen, standards)
         probed = self.prober.probe(kernel, call, build_s)
-        self.forgets(call, seen.call_s)
+        if not self.rechecked:
+            self.forgets(call, seen.call_s)
         self._own_things_unchanged()
         self.untouched()
         symmetric = not kernel.approximate or self._keeps_symmetry(kernel, standards[0])
