@@ -16,7 +16,7 @@ ALIGNED = Attention(batch=2, heads=4, q_len=256, head_dim=64)
 """A multiple of every tile: what is wrong at the edges only does not show in it."""
 LAST_ROWS = Attention(batch=1, heads=1, q_len=256, kv_len=32768, head_dim=64)
 """The last rows of a long context: its outputs are small, and one key is a thin thing."""
-LONG = Attention(batch=1, heads=1, q_len=4096, head_dim=64)
+LONG = Attention(batch=1, heads=1, q_len=2048, head_dim=64)
 
 
 def places(*dtypes: str, length: str = "all", **features: Any) -> tuple[Attention, ...]:
