@@ -11,7 +11,7 @@ import torch
 from kerneldyno.bench.records import Measurement
 from kerneldyno.bench.selftest import allocating, library, memory
 from kerneldyno.bench.selftest.allocating import MIB, PROBLEM, around
-from kerneldyno.bench.selftest.findings import Control, Finding, alarms, misses, tally
+from kerneldyno.bench.selftest.findings import Control, Finding, tally
 from kerneldyno.kernels import registry
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.feedforward.problem import FeedForward
@@ -30,6 +30,16 @@ SMALL = {
 }
 COMPILES = {"compiled", "flex"}
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # raised by inductor's own imports
+
+
+def misses(found: list[Finding | Control]) -> list[Finding]:
+    """What must have been caught and was not."""
+    return [item for item in found if isinstance(item, Finding) and item.must and item.caught is False]
+
+
+def alarms(found: list[Finding | Control]) -> list[Control]:
+    """What was right and called wrong."""
+    return [item for item in found if isinstance(item, Control) and item.alarm]
 
 
 @pytest.fixture(autouse=True)
