@@ -1,4 +1,7 @@
-"""No correct kernel is rejected: random problems of every operator, with sizes that fit nothing, through the whole gate."""
+"""No correct kernel is rejected: random problems of every operator, with sizes that fit nothing, through the whole gate.
+
+A few of each here, shrunk where one fails; `kerneldyno selftest --only "right kernels"` looks at two hundred of each.
+"""
 
 from __future__ import annotations
 
@@ -93,9 +96,3 @@ OPERATORS = pytest.mark.parametrize("problems", [attentions(), networks(), layer
 @OPERATORS
 def test_no_correct_kernel_is_rejected(kernels, problems):
     all_pass(kernels, problems, 8)
-
-
-@pytest.mark.slow
-@OPERATORS
-def test_no_correct_kernel_is_rejected_at_two_hundred_problems(kernels, problems):
-    all_pass(kernels, problems, 200)
