@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 SECTION = "right kernels"
 PROBLEMS, FEW_PROBLEMS = 200, 6
 """Of each operator."""
-MOST_KERNELS = 4
+MOST_KERNELS = 3
 """At each problem so many of the quick kernels take part, drawn anew."""
 SLOW_FAMILIES = ("compiled", "flex")
 """They take seconds to build: they see some of the problems only."""
-SLOW_PROBLEMS, FEW_SLOW_PROBLEMS = 6, 0
+SLOW_PROBLEMS, FEW_SLOW_PROBLEMS = 3, 0
 AWKWARD = (1, 2, 3, 15, 17, 63, 64, 65, 100, 127, 128, 129, 200, 255, 257, 333)
 HEAD_DIMS = (16, 32, 48, 64, 80, 96, 128)
 DIMS = (32, 64, 96, 128, 200)

@@ -109,9 +109,9 @@ def table(tallies: Sequence[Tally]) -> Table:
 
 
 def _of(count: int, of: int) -> str:
-    return f"{count} of {of}" if of else "–"
+    return f"{count}/{of}" if of else "–"
 
 
 def interval(rate: Rate) -> str:
     """The range of a share's true value in percent."""
-    return f"{100 * rate.low:.3g}–{100 * rate.high:.3g}" if rate.of else "–"
+    return f"{100 * rate.low:.1f}–{100 * rate.high:.1f}" if rate.of else "–"
