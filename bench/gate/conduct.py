@@ -40,7 +40,7 @@ ALIVE, MANY_ALIVE, MANY_BYTES = 4, 12, 2**24
 LONG_CALL_S, TOO_LONG_S = 0.01, 0.5
 LINGERING_SHARE, LINGERING_S = 0.25, 0.005
 """Threads that use more processor time after the return than this share of the call, and this long, are still computing."""
-IDLE_S = 0.01
+IDLE_S = 0.02
 """For so long it is watched what others do before the call."""
 SPINNING_S, SHORT_SPINNING_S = 0.05, 0.002
 """Idle threads of OpenMP spin so long before they sleep, the second where GOMP_SPINCOUNT is set, as in workers."""
@@ -149,15 +149,15 @@ def _nothing_lingers(call_s: float, device: torch.device, idle: tuple[float, flo
             raise Lingers(f"goes on working after it has returned: its {who} used {used_s * 1e3:.0f} ms of the next {wait_s * 1e3:.0f} ms")
 
 
-def busy_threads_s(device: torch.device) -> float:
-    """Processor seconds that other threads of this process use within IDLE_S; 0 on a GPU, where nobody asks."""
-    return 0.0 if device.type == "cuda" else _others_s(IDLE_S)[0]
+def busy_others_s(device: torch.device) -> float:
+    """Processor seconds that other threads and child processes use within IDLE_S; 0 on a GPU, where nobody asks."""
+    return 0.0 if device.type == "cuda" else sum(_others_s(IDLE_S))
 
 
 def left_behind(before_s: float, device: torch.device) -> None:
-    """Raise Lingers when other threads are busier now than they were before a build and its first call."""
-    if busy_threads_s(device) - before_s > LINGERING_S and busy_threads_s(device) - before_s > LINGERING_S:
-        raise Lingers("leaves a thread behind that goes on working after its build and first call")
+    """Raise Lingers when others are busier now, look after look, than they were before a build and its first call."""
+    if all(busy_others_s(device) - before_s > LINGERING_S for _ in range(3)):
+        raise Lingers("leaves threads or processes behind that go on working after its build and first call")
 
 
 def _others_s(wait_s: float) -> tuple[float, float]:
@@ -169,10 +169,12 @@ def _others_s(wait_s: float) -> tuple[float, float]:
 
 
 def _children_s() -> float:
-    """Processor time that child processes have used so far, those of compilers included."""
+    """Processor time that child processes have used so far, but for those in which torch.compile waits for work."""
     total = 0.0
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
+            if any("compile_worker" in word for word in child.cmdline()):
+                continue
             times = child.cpu_times()
             total += times.user + times.system
     return total

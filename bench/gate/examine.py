@@ -88,7 +88,7 @@ class Gate:
 
         Raises Misconduct when instruments were replaced.
         """
-        before, changed, busy_s = Snapshot.now(), list[str](), conduct.busy_threads_s(self.device)
+        before, changed, busy_s = Snapshot.now(), list[str](), conduct.busy_others_s(self.device)
         try:
             yield changed
         finally:
