@@ -187,7 +187,7 @@ class GroupMeasurer:
             with suppress(RuntimeError):  # after an illegal access every call raises
                 torch.cuda.empty_cache()
 
-    def _give_up_if_spoilt(self, error: BaseException | None) -> None:
+    def _give_up_if_spoilt(self, error: BaseException) -> None:
         """Raise Interrupted when this process cannot measure the others any more: the parent goes on with them in a new one.
 
         Something is still at work in it, or its CUDA context is broken.
@@ -214,8 +214,9 @@ class GroupMeasurer:
         rounds = Rounds(self.pool, self.clock, self.watch, self.recorder, self.gate, self.rng, self.threads)
         with self._phase("timing"):
             for lost in rounds.sample(contenders, self.stop):
-                self._drop(lost, contenders, *rounds.ended[lost.index])
-                self._give_up_if_spoilt(rounds.errors.get(lost.index))
+                error = rounds.errors[lost.index]
+                self._drop(lost, contenders, *outcome(error, "timing"))
+                self._give_up_if_spoilt(error)
         self.dropped_rounds = rounds.dropped
 
     def _count_energy(self, contenders: list[Contender]) -> None:

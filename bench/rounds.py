@@ -16,9 +16,8 @@ from .instruments.clock import Clock
 from .instruments.watch import Watch, slowdowns
 from .legs import run_leg
 from .messages import Recorder
-from .outcomes import outcome
 from .pool import Pool
-from .records import Status, Warn
+from .records import Warn
 
 
 @dataclass
@@ -34,10 +33,8 @@ class Rounds:
     threads: Threads
     dropped: int = 0
     """Rounds thrown away because the device throttled."""
-    ended: dict[int, tuple[Status, str]] = field(default_factory=dict)
-    """Contenders that failed meanwhile, by index: how, and why."""
     errors: dict[int, BaseException] = field(default_factory=dict)
-    """What they raised, by index."""
+    """What contenders that failed meanwhile raised, by index."""
 
     def sample(self, contenders: list[Contender], stop: Callable[[], bool]) -> Iterator[Contender]:
         """Sample until every one's stopping rule is content; yield those that failed, for the caller to take off the list.
@@ -53,7 +50,7 @@ class Rounds:
                 self._leg(contenders[i], number)
             after = self.watch.read()
             self._find_busy(contenders)
-            yield from [contender for contender in contenders if contender.index in self.ended]
+            yield from [contender for contender in contenders if contender.index in self.errors]
             if slowdowns(before, after):
                 self.dropped += 1
                 for contender in contenders:
@@ -70,7 +67,6 @@ class Rounds:
             self.threads.note(contender.index)
         except BaseException as error:  # noqa: BLE001 - a kernel may raise anything, SystemExit too: it costs that kernel only
             self.gate.instruments.restore()
-            self.ended[contender.index] = outcome(error, "timing")
             self.errors[contender.index] = error
         self.recorder.clear()
         contender.note("timing", time.perf_counter() - started)
@@ -82,7 +78,6 @@ class Rounds:
                 if owner == contender.index:
                     said = f"threads go on working between its calls ({share:.0%} of a processor)"
                     self.errors[contender.index] = Lingers(said)
-                    self.ended[contender.index] = outcome(self.errors[contender.index], "timing")
                 elif owner == UNKNOWN and not any(warning.code == "busy-threads" for warning in contender.measurement.warnings):
                     text = f"threads of some kernel of the group are at work between calls ({share:.0%} of a processor)"
                     contender.measurement.warnings.append(Warn("busy-threads", f"{text}: measure kernels alone to find out whose"))

@@ -42,7 +42,6 @@ class Examined:
     """What answers for the two variants of the inputs are held to: timed ones are, too."""
     symmetric: bool = True
     """False for an approximation that disguised inputs change: its timed answers have no known right one."""
-    call_s: float = 0.0
 
 
 class Gate:
@@ -126,7 +125,7 @@ class Gate:
         self._own_things_unchanged()
         self.untouched()
         symmetric = not kernel.approximate or self._keeps_symmetry(kernel, standards[0])
-        return Examined(verified.errors, verified.distance, probed.ratios, probed.left_out, standards, symmetric, seen.call_s)
+        return Examined(verified.errors, verified.distance, probed.ratios, probed.left_out, standards, symmetric)
 
     def forgets(self, call: Callable[[Any], Any], call_s: float) -> None:
         """Raise Misconduct when results are remembered by value."""
