@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ._journal_lines import PART
-from .records import SCHEMA_VERSION, Manifest
+from .manifest import SCHEMA_VERSION, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

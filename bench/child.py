@@ -17,8 +17,9 @@ from pathlib import Path
 import msgspec
 
 from .answers import known
+from .manifest import Settings
 from .messages import Doing, Done, Finished, Message, Recorder, Request
-from .records import Settings, Status
+from .records import Status
 
 POLL_S = 1.0
 GRACE_S = 10.0

@@ -15,10 +15,6 @@ from .pool import Answered, Pool
 from .records import Case, Measurement, Process
 from .stats import StoppingRule, WarmUp
 
-LEG_S = 0.1
-"""A leg is one kernel's share of a round: about this long, so that a round sees one state of the machine."""
-MOST_SAMPLES_PER_LEG = 5
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -76,10 +72,11 @@ class Contender:
     @property
     def samples_per_leg(self) -> int:
         """As many as fit into a leg, at least one; one when enough were taken and it only keeps the others company."""
-        if self.rule.is_finished:
+        protocol = self.rule.protocol
+        if self.rule.is_finished and protocol.rounds is None:
             return 1
-        fitting = round(LEG_S / max(self.calls * self.call_s, 1e-9))
-        return min(max(fitting, 1), MOST_SAMPLES_PER_LEG)
+        fitting = round(protocol.leg_s / max(self.calls * self.call_s, 1e-9))
+        return min(max(fitting, 1), protocol.samples_per_leg)
 
     def prepared(self, inputs: Any) -> Any:
         """What `run` is given for these inputs: the result of `prepare` where the kernel has one."""

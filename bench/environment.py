@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from kerneldyno.kernels.registry import Device
 
 from .instruments import nvml, processor
+from .manifest import Environment
 from .privacy import scrub as scrub  # noqa: PLC0414 - part of what this module offers
-from .records import Environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

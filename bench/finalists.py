@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from .manifest import Settings
     from .messages import Joules
     from .plan import Group
-    from .records import Case, Settings
+    from .records import Case
 
 ShapeClass = Literal["prefill", "decode"]
 DECODE_TOKENS = 16

@@ -30,8 +30,9 @@ from ._run_folder import (
     require_empty,
 )
 from .entries import Attempt, CeilingsFound, GroupDone, Measured, Record, Session, SessionEnd
+from .manifest import Manifest
 from .matching import differences
-from .records import Ceilings, Manifest, Measurement
+from .records import Ceilings, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable

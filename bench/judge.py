@@ -6,7 +6,8 @@ import statistics
 
 from .contender import Contender
 from .instruments.watch import Reading, others_share, stolen_share
-from .records import Case, Ceilings, Distance, Protocol, Warn
+from .manifest import Protocol
+from .records import Case, Ceilings, Distance, Warn
 
 PLAUSIBLE = 1.15
 """A rate this much above the measured ceiling is a bug in the measurement or in the FLOP count."""

@@ -24,8 +24,9 @@ from kerneldyno.kernels.registry import Device, Kernel
 from . import environment, plan, privacy
 from .instruments import processor
 from .journal import Journal, read
+from .manifest import PROTOCOLS, Environment, Manifest, Settings
 from .plan import Plan, UsageError
-from .records import PROTOCOLS, Environment, Manifest, Measurement, Settings
+from .records import Measurement
 from .run import Ended, Progress, Runner
 
 EnergyChoice = Literal["auto", "off", "on"]

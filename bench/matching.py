@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .records import Manifest
+from .manifest import Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .records import Environment
+    from .manifest import Environment
 
 SETTINGS = ("protocol", "processes", "seed", "energy")
 """The settings that change what a number means; time limits do not."""

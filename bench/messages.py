@@ -13,7 +13,8 @@ from typing import Literal, Self
 
 import msgspec
 
-from .records import Case, Ceilings, Measurement, Phase, Settings
+from .manifest import Settings
+from .records import Case, Ceilings, Measurement, Phase
 
 Joules = Literal["none", "finalists", "all"]
 

@@ -15,7 +15,8 @@ from typing import Any
 from kerneldyno.kernels.presets import NATIVE_DTYPE, STARTING_POINTS, Preset, Shape
 from kerneldyno.kernels.registry import Device, Kernel, Problem
 
-from .records import Case, Manifest
+from .manifest import Manifest
+from .records import Case
 
 # the first of these that takes a problem is what speedups are measured against
 BASELINES = {

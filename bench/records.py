@@ -1,4 +1,4 @@
-"""Case, Measurement, Settings, Environment, Manifest: plain data that is written to a run folder. No torch, no kernels.
+"""Case, Measurement and what they are made of: plain data that is written to a run folder. No torch, no kernels.
 
 A quantity ends in its SI unit and means *per call*. None means "not measured", never zero.
 """
@@ -9,8 +9,6 @@ import hashlib
 from typing import Any, Literal
 
 import msgspec
-
-SCHEMA_VERSION = 1
 
 Status = Literal["ok", "skipped", "wrong", "failed", "timeout", "invalid"]
 STATUSES: tuple[Status, ...] = ("ok", "skipped", "wrong", "failed", "timeout", "invalid")
@@ -43,11 +41,18 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     approximate: bool
     baseline: str
     """The kernel that this one's speedup is measured against."""
+    side: Literal["", "base", "candidate", "copy"] = ""
+    """Of a comparison; empty in a sweep. "copy" is the base once more."""
+
+    @property
+    def entry(self) -> str:
+        """Under which name a worker finds the kernel: two sides may have different kernels of one name."""
+        return f"{self.side}:{self.kernel}" if self.side else self.kernel
 
     @property
     def id(self) -> str:
         """Stable over runs and machines: the key for resuming and joining."""
-        key = [self.kernel, self.operator, sorted(self.problem.items()), self.device, self.seed]
+        key = [self.entry, self.operator, sorted(self.problem.items()), self.device, self.seed]
         return hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:16]
 
     @property
@@ -224,100 +229,3 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
         both = self.matmul_flops_per_s.keys() | other.matmul_flops_per_s.keys()
         rates = {dtype: max(self.matmul_flops_per_s.get(dtype, 0.0), other.matmul_flops_per_s.get(dtype, 0.0)) for dtype in sorted(both)}
         return msgspec.structs.replace(self, matmul_flops_per_s=rates, copy_bytes_per_s=max(self.copy_bytes_per_s, other.copy_bytes_per_s))
-
-
-class Protocol(msgspec.Struct, frozen=True, kw_only=True):
-    """How long and how often: one named way of sampling."""
-
-    name: str
-    min_samples: int
-    target: float
-    """Half-width of the median's interval at which sampling stops, as a fraction."""
-    min_total_s: float
-    cap_s: float
-    warmup_s: float
-    """Busy time before the first sample."""
-    warmup_agreement: float
-    """The last three warm-up windows must agree within this fraction."""
-    warmup_cap_s: float
-
-
-PROTOCOLS = {
-    "smoke": Protocol(
-        name="smoke", min_samples=10, target=0.03, min_total_s=0.0, cap_s=1.0, warmup_s=0.1, warmup_agreement=0.05, warmup_cap_s=0.5
-    ),
-    "default": Protocol(
-        name="default", min_samples=20, target=0.015, min_total_s=0.2, cap_s=3.0, warmup_s=0.2, warmup_agreement=0.02, warmup_cap_s=1.5
-    ),
-    "full": Protocol(
-        name="full", min_samples=30, target=0.005, min_total_s=0.5, cap_s=15.0, warmup_s=0.2, warmup_agreement=0.005, warmup_cap_s=3.0
-    ),
-}
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the user chose, and every limit that applied."""
-
-    protocol: Protocol
-    processes: int = 1
-    seed: int = 0
-    energy: Literal["auto", "off", "on"] = "auto"
-    budget_s: float | None = None
-    threads: int = 1
-    build_timeout_s: float = 180.0
-    call_timeout_s: float = 30.0
-    presets: tuple[str, ...] = ()
-    load: tuple[str, ...] = ()
-    """File names (never paths) of --load plugins."""
-    command: str = ""
-    """The command line that reproduces this run, scrubbed."""
-
-
-class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine and its software, scrubbed of host, user, paths and serials."""
-
-    device: str
-    """"cpu" or "cuda:0"."""
-    device_name: str
-    os: str
-    python: str
-    versions: dict[str, str]
-    """Of every package that measures: torch, triton, onnxruntime, …"""
-    cpu_name: str
-    cpu_cores: int
-    cpu_features: tuple[str, ...]
-    memory_bytes: int
-    threads: int
-    gpu: dict[str, Any] | None = None
-    """Driver, CUDA, power limit, clocks and whether they are locked; None without a GPU."""
-    worker_settings: dict[str, str] = {}
-    """Environment variables that every worker starts with so that kernels leave their neighbours alone."""
-    commit: str | None = None
-    """Of the kerneldyno checkout, "-dirty" appended when it was changed."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal when two runs may be compared; never contains a measured quantity."""
-        gpu = {key: self.gpu[key] for key in ("driver_major", "cuda", "power_limit_w") if self.gpu and key in self.gpu}
-        key = [
-            self.device, self.device_name, self.python.rsplit(".", 1)[0], sorted(self.versions.items()), self.cpu_name,
-            self.cpu_cores, self.cpu_features, self.threads, sorted(gpu.items()), sorted(self.worker_settings.items()),
-        ]  # fmt: skip
-        return hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:16]
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The plan of a run, written before anything is measured."""
-
-    schema: int = SCHEMA_VERSION
-    version: str
-    """Of kerneldyno."""
-    created: str
-    """ISO 8601, UTC."""
-    settings: Settings
-    environment: Environment
-    cases: list[Case]
-    skipped: dict[str, str] = {}
-    """Case id -> why it will not be measured, in a sentence."""
-    sources: dict[str, str] = {}
-    """Kernel name -> hash of the source that defines it: a resumed run with other sources is refused."""

@@ -19,6 +19,9 @@ from .messages import Recorder
 from .pool import Pool
 from .records import Warn
 
+FEWEST_ROUNDS = 5
+"""Of a protocol that asks for a fixed number: so many are taken however long they last."""
+
 
 @dataclass
 class Rounds:
@@ -43,7 +46,7 @@ class Rounds:
         machine whose speed drifts, medians of different stretches could not be compared.
         """
         number = 0
-        while not stop() and not all(contender.rule.is_finished for contender in contenders):
+        while not stop() and not _enough(contenders, number):
             self.pool.refresh(number)
             before = self.watch.read()
             for i in self.rng.permutation(len(contenders)):
@@ -81,3 +84,12 @@ class Rounds:
                 elif owner == UNKNOWN and not any(warning.code == "busy-threads" for warning in contender.measurement.warnings):
                     text = f"threads of some kernel of the group are at work between calls ({share:.0%} of a processor)"
                     contender.measurement.warnings.append(Warn("busy-threads", f"{text}: measure kernels alone to find out whose"))
+
+
+def _enough(contenders: list[Contender], rounds: int) -> bool:
+    """Whether the protocol asks for no further round."""
+    most = contenders[0].rule.protocol.rounds if contenders else None
+    if most is None:
+        return all(contender.rule.is_finished for contender in contenders)
+    tired = any(contender.rule.busy_s >= contender.rule.protocol.cap_s for contender in contenders)
+    return rounds >= most or (tired and rounds >= FEWEST_ROUNDS)

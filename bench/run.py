@@ -21,9 +21,10 @@ from .answers import Answers
 from .child import Child, Loss
 from .entries import Attempt, CeilingsFound, GroupDone, Measured, Session, SessionEnd
 from .journal import Journal
+from .manifest import Settings
 from .messages import Doing, Done, Finished, Found, Message, Request
 from .plan import Group, Plan
-from .records import Case, Ceilings, Measurement, Process, Settings
+from .records import Case, Ceilings, Measurement, Process
 
 QUARANTINE = 2
 """A case during which the harness died this often is not tried again."""

@@ -16,7 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .records import Process, Protocol
+    from .manifest import Protocol
+    from .records import Process
 
 MIN_PROCESSES = 3
 """From this many processes on, an interval is over processes."""

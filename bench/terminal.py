@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .entries import GroupDone
-from .records import STATUSES, Case, Measurement, Settings
+from .manifest import Settings
+from .records import STATUSES, Case, Measurement
 from .stats import latency
 
 if TYPE_CHECKING:

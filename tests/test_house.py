@@ -22,16 +22,14 @@ OPERATORS = ("attention", "feedforward", "layer")
 
 FORBIDDEN_NAMES = {"utils", "common", "base", "config", "helpers"}
 MOST_LINES = 300
-LONGER = {
-    "bench/records.py": 340,  # a catalogue: every struct that is written to a run folder
-}
+LONGER: dict[str, int] = {}
 MOST_FUNCTION_LINES = 60
 
-TORCH_FREE = {
-    f"kerneldyno.bench.{name}" for name in ("records", "entries", "stats", "journal", "plan", "run", "compare", "environment", "__main__")
-}
-KERNEL_FREE = {f"kerneldyno.bench.{name}" for name in ("records", "entries", "stats", "journal", "compare")}
-FOR_REPORTS = {f"kerneldyno.bench.{name}" for name in ("records", "entries", "stats", "journal")}
+PLAIN = ("records", "manifest", "comparison", "verdict", "entries", "stats", "journal")
+FOR_REPORTS = {f"kerneldyno.bench.{name}" for name in PLAIN}
+DECIDING = {f"kerneldyno.bench.compare.{name}" for name in ("decide", "pairs", "quantities", "stored")}
+TORCH_FREE = {f"kerneldyno.bench.{name}" for name in ("plan", "run", "environment", "__main__")} | FOR_REPORTS | DECIDING
+KERNEL_FREE = FOR_REPORTS | DECIDING
 OPTIONAL = {"triton", "onnx", "onnxruntime", "torchao", "jax"}
 
 

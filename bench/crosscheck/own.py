@@ -10,7 +10,8 @@ from .. import plan, steps
 from ..contender import Contender
 from ..instruments.clock import Clock
 from ..legs import run_leg
-from ..records import PROTOCOLS, Case, Measurement, Process, Protocol
+from ..manifest import PROTOCOLS, Protocol
+from ..records import Case, Measurement, Process
 from ..stats import StoppingRule, WarmUp
 from .subjects import Group
 

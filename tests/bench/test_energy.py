@@ -13,9 +13,10 @@ from kerneldyno.bench.contender import Contender, Sample
 from kerneldyno.bench.instruments.clock import FakeClock
 from kerneldyno.bench.instruments.energy import RAPL_PACE, FakeMeter, NoMeter
 from kerneldyno.bench.instruments.watch import NoWatch, Reading
+from kerneldyno.bench.manifest import PROTOCOLS
 from kerneldyno.bench.plan import make
 from kerneldyno.bench.pool import Pool
-from kerneldyno.bench.records import PROTOCOLS, Measurement
+from kerneldyno.bench.records import Measurement
 from kerneldyno.bench.stats import StoppingRule, WarmUp
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Device, Setup, kernel

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from kerneldyno.bench import finalists
+from kerneldyno.bench.manifest import PROTOCOLS, Settings
 from kerneldyno.bench.plan import Group, make
-from kerneldyno.bench.records import PROTOCOLS, Settings
 from kerneldyno.kernels import registry
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.feedforward.problem import FeedForward

@@ -29,18 +29,8 @@ from kerneldyno.bench.journal import (
     RunFolderError,
     UnstorableError,
 )
-from kerneldyno.bench.records import (
-    PROTOCOLS,
-    SCHEMA_VERSION,
-    Case,
-    Ceilings,
-    Environment,
-    Errors,
-    Manifest,
-    Measurement,
-    Process,
-    Settings,
-)
+from kerneldyno.bench.manifest import PROTOCOLS, SCHEMA_VERSION, Environment, Manifest, Settings
+from kerneldyno.bench.records import Case, Ceilings, Errors, Measurement, Process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -320,7 +310,8 @@ from pathlib import Path
 import msgspec
 from kerneldyno.bench.journal import Journal
 from kerneldyno.bench.entries import Measured, Session
-from kerneldyno.bench.records import Manifest, Measurement, Process
+from kerneldyno.bench.manifest import Manifest
+from kerneldyno.bench.records import Measurement, Process
 
 folder, start, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 manifest = msgspec.json.decode(sys.stdin.buffer.read(), type=Manifest)

@@ -7,7 +7,8 @@ import pytest
 from kerneldyno.bench import judge
 from kerneldyno.bench.contender import Contender, Sample
 from kerneldyno.bench.instruments.watch import Reading
-from kerneldyno.bench.records import PROTOCOLS, Case, Ceilings, Measurement
+from kerneldyno.bench.manifest import PROTOCOLS
+from kerneldyno.bench.records import Case, Ceilings, Measurement
 from kerneldyno.bench.stats import StoppingRule, WarmUp
 
 PROTOCOL = PROTOCOLS["default"]

@@ -9,8 +9,9 @@ import torch
 from kerneldyno.bench.contender import Contender
 from kerneldyno.bench.instruments.clock import FakeClock
 from kerneldyno.bench.legs import ENOUGH_COLD, run_leg
+from kerneldyno.bench.manifest import PROTOCOLS
 from kerneldyno.bench.pool import Pool
-from kerneldyno.bench.records import PROTOCOLS, Measurement
+from kerneldyno.bench.records import Measurement
 from kerneldyno.bench.stats import StoppingRule, WarmUp
 from kerneldyno.kernels.attention.problem import Attention, AttentionInputs
 from kerneldyno.kernels.registry import kernel

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from kerneldyno.bench.manifest import PROTOCOLS, Environment, Manifest, Settings
 from kerneldyno.bench.matching import differences
-from kerneldyno.bench.records import PROTOCOLS, Case, Environment, Manifest, Settings
+from kerneldyno.bench.records import Case
 
 MACHINE = Environment(
     device="cuda:0", device_name="NVIDIA H100", os="Linux", python="3.11.7", versions={"torch": "2.13.0", "triton": "3.7.1"},

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from kerneldyno.bench.instruments.clock import FakeClock
 from kerneldyno.bench.instruments.energy import NoMeter
 from kerneldyno.bench.instruments.watch import FakeWatch, NoWatch, Reading
+from kerneldyno.bench.manifest import PROTOCOLS, Settings
 from kerneldyno.bench.measure import GroupMeasurer, Instruments, Interrupted
 from kerneldyno.bench.messages import Channel, Doing, Done, Found, Message, Recorder, Request
 from kerneldyno.bench.plan import make
-from kerneldyno.bench.records import PROTOCOLS, Ceilings, Settings
+from kerneldyno.bench.records import Ceilings
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Device, kernel
 

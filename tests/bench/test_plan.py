@@ -66,7 +66,7 @@ def test_triton_kernels_are_skipped_with_a_reason_on_a_cpu(kernels, types):
 
 
 def test_a_plan_survives_the_manifest(kernels, types):
-    from kerneldyno.bench.records import PROTOCOLS, Manifest, Settings
+    from kerneldyno.bench.manifest import PROTOCOLS, Manifest, Settings
 
     made = make(kernels, types, presets.STARTING_POINTS)
     manifest = Manifest(

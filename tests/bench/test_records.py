@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerneldyno.bench.entries import Record
-from kerneldyno.bench.records import PROTOCOLS, STATUSES, Case, Ceilings, Environment, Manifest, Measurement, Process, Settings, Status
+from kerneldyno.bench.manifest import PROTOCOLS, Environment, Manifest, Settings
+from kerneldyno.bench.records import STATUSES, Case, Ceilings, Measurement, Process, Status
 
 CASE = Case(
     kernel="attention/eager", family="eager", operator="attention", problem={"batch": 1, "q_len": 128, "causal": False, "dtype": "float32"},

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerneldyno.bench import stats
-from kerneldyno.bench.records import PROTOCOLS, Process, Protocol
+from kerneldyno.bench.manifest import PROTOCOLS, Protocol
+from kerneldyno.bench.records import Process
 from kerneldyno.bench.stats import Interval, StoppingRule, WarmUp
 
 times = st.floats(min_value=1e-7, max_value=100.0)

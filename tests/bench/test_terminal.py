@@ -10,8 +10,9 @@ from rich.console import Console
 
 from kerneldyno.bench import terminal
 from kerneldyno.bench.entries import GroupDone
+from kerneldyno.bench.manifest import PROTOCOLS, Settings
 from kerneldyno.bench.plan import Group, Plan
-from kerneldyno.bench.records import PROTOCOLS, Case, Distance, Measurement, Process, Settings, Warn
+from kerneldyno.bench.records import Case, Distance, Measurement, Process, Warn
 
 
 def case(kernel="attention/a"):

@@ -12,21 +12,8 @@ import pytest
 
 from kerneldyno.bench.entries import CeilingsFound, Measured, Session, SessionEnd
 from kerneldyno.bench.journal import Journal, Run, read
-from kerneldyno.bench.records import (
-    PROTOCOLS,
-    Case,
-    Ceilings,
-    Clocks,
-    Distance,
-    Energy,
-    Environment,
-    Errors,
-    Manifest,
-    Measurement,
-    Process,
-    Settings,
-    Warn,
-)
+from kerneldyno.bench.manifest import PROTOCOLS, Environment, Manifest, Settings
+from kerneldyno.bench.records import Case, Ceilings, Clocks, Distance, Energy, Errors, Measurement, Process, Warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

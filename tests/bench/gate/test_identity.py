@@ -23,7 +23,8 @@ from kerneldyno.bench.gate.products import product_flops
 from kerneldyno.bench.gate.truth import Truth
 from kerneldyno.bench.gate.verify import verify
 from kerneldyno.bench.instruments.clock import FakeClock
-from kerneldyno.bench.records import PROTOCOLS, Measurement
+from kerneldyno.bench.manifest import PROTOCOLS
+from kerneldyno.bench.records import Measurement
 from kerneldyno.bench.selftest.impostors import impostors
 from kerneldyno.bench.stats import StoppingRule, WarmUp
 from kerneldyno.kernels._identity import ran_backend
