@@ -70,9 +70,10 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Further processes for a cell that is regressed or inconclusive at the first look. There is no third look."""
     restless: float = 0.01
     """Standard deviation between processes of the log ratio from which on `more_processes` are measured …"""
-    noisy: float = 0.02
-    """… and from which on a cell is advisory: it fails the comparison only beyond `noisy_multiple` times its scatter."""
-    noisy_multiple: float = 3.0
+    noisy: float = 0.03
+    """… and from which on a cell is advisory: a change counts only beyond `noisy_margin`. (Of cells that scatter by 2 % hardly
+    one looks like this by chance.)"""
+    noisy_margin: float = 0.05
     canary_margin: float = 0.01
     """A base that differs from its own copy by more than this makes the comparison invalid …"""
     canary_alpha: float = 0.01

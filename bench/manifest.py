@@ -45,23 +45,21 @@ PROTOCOLS = {
     "full": Protocol(
         name="full", min_samples=30, target=0.005, min_total_s=0.5, cap_s=15.0, warmup_s=0.2, warmup_agreement=0.005, warmup_cap_s=3.0
     ),
+    # comparisons: what counts is the difference within a round, and how it varies from process to process
+    "paired": Protocol(
+        name="paired",
+        min_samples=5,
+        target=1e9,
+        min_total_s=0.0,
+        cap_s=3.0,
+        warmup_s=0.15,
+        warmup_agreement=0.02,
+        warmup_cap_s=1.0,
+        rounds=15,
+        leg_s=0.03,
+        samples_per_leg=20,
+    ),
 }
-
-
-PAIRED = Protocol(
-    name="paired",
-    min_samples=5,
-    target=1e9,
-    min_total_s=0.0,
-    cap_s=3.0,
-    warmup_s=0.15,
-    warmup_agreement=0.02,
-    warmup_cap_s=1.0,
-    rounds=15,
-    leg_s=0.03,
-    samples_per_leg=20,
-)
-"""Comparisons: what counts is the difference within a round, and how it varies from process to process."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
