@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,9 +19,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from kerneldyno.kernels import presets, registry
-from kerneldyno.kernels.registry import Device, Kernel
+from kerneldyno.kernels.registry import Device, Kernel, Problem
 
 from . import environment, plan, privacy
+from .comparison import Comparison
 from .instruments import processor
 from .journal import Journal, read
 from .manifest import PROTOCOLS, Environment, Manifest, Settings
@@ -62,7 +63,7 @@ def launch(options: Options, progress: Progress, stop: Callable[[], bool] = lamb
     """
     device, made, manifest = _prepared(options)
     folder = options.out or _new_folder(options)
-    with _only_one(device), Journal.create(folder, manifest) as journal:
+    with only_one(device), Journal.create(folder, manifest) as journal:
         return folder, Runner(made, journal, manifest.settings, progress, options.load, stop).run(manifest.created)
 
 
@@ -74,7 +75,7 @@ def check(options: Options, progress: Progress, stop: Callable[[], bool] = lambd
     """
     device, made, manifest = _prepared(options)
     with (
-        _only_one(device),
+        only_one(device),
         tempfile.TemporaryDirectory(prefix="kerneldyno-") as folder,
         Journal.create(Path(folder) / "check", manifest) as journal,
     ):
@@ -85,13 +86,13 @@ def check(options: Options, progress: Progress, stop: Callable[[], bool] = lambd
 
 def _prepared(options: Options) -> tuple[Device, Plan, Manifest]:
     """Everything that can be said before anything is measured."""
-    _require_torch()
+    require_torch()
     device = environment.choose(options.device)
     kernels = registry.load(options.load, declarations_only=True)
-    chosen = _presets(options, device)
+    chosen = presets_of(options, device)
     made = _plan(options, kernels, chosen, device)
-    settings = _settings(options, chosen, device)
-    return device, made, _manifest(made, settings, environment.describe(device, settings.threads), kernels)
+    settings = settings_of(options, chosen, device)
+    return device, made, manifest_of(made, settings, environment.describe(device, settings.threads), _sources(made, kernels))
 
 
 def resume(
@@ -101,25 +102,29 @@ def resume(
 
     Raises MismatchError when kernels or machine are no longer those that the run was started with.
     """
-    _require_torch()
+    require_torch()
     stored = read(folder).manifest
+    if stored.comparison is not None:
+        raise UsageError(f"--resume {folder.name}: it is a comparison: what was measured of it is told by kerneldyno report {folder.name}")
     kernels = registry.load(load, declarations_only=True)
     if absent := sorted({case.kernel for case in stored.cases} - set(kernels)):
         hint = f": give --load {' '.join(stored.settings.load)} again" if stored.settings.load else ""
         raise UsageError(f"--resume {folder.name}: the run holds kernels that are not here: {', '.join(absent)}{hint}")
     device = environment.choose(stored.environment.device)
-    current = _manifest(plan.of_manifest(stored), stored.settings, environment.describe(device, stored.settings.threads), kernels)
+    made, machine = plan.of_manifest(stored), environment.describe(device, stored.settings.threads)
+    current = manifest_of(made, stored.settings, machine, _sources(made, kernels))
     settings = _with_budget(stored.settings, budget_s)
-    with _only_one(device), Journal.resume(folder, current) as journal:
+    with only_one(device), Journal.resume(folder, current) as journal:
         return folder, Runner(plan.of_manifest(stored), journal, settings, progress, tuple(load), stop).run(current.created)
 
 
-def _require_torch() -> None:
+def require_torch() -> None:
+    """Raise UsageError where nothing can be measured."""
     if importlib.util.find_spec("torch") is None:
         raise UsageError("measuring needs PyTorch, which is not installed: pip install 'kerneldyno[run]'")
 
 
-def _presets(options: Options, device: Device) -> list[presets.Preset]:
+def presets_of(options: Options, device: Device) -> list[presets.Preset]:
     """The presets asked for; the default one when neither a preset nor any axis of a shape was given."""
     names = options.presets or (() if options.axes else ("default",))
     for name in names:
@@ -130,20 +135,29 @@ def _presets(options: Options, device: Device) -> list[presets.Preset]:
 
 def _plan(options: Options, kernels: Mapping[str, Kernel], chosen: Sequence[presets.Preset], device: Device) -> Plan:
     selected = plan.select(kernels, options.kernels, options.operators)
-    operators = sorted({kernel.operator for kernel in selected})
+    problems = problems_of(options, kernels, chosen, device, {kernel.operator for kernel in selected})
+    return plan.make(selected, problems, device, seed=options.seed, every_kernel=kernels, at_most=limits(options, chosen))
+
+
+def problems_of(
+    options: Options, kernels: Mapping[str, Kernel], chosen: Sequence[presets.Preset], device: Device, operators: Collection[str]
+) -> list[Problem]:
+    """The problems of these operators that the options ask for. Raises UsageError when one is impossible, or there is none."""
     types = {kernel.operator: kernel.problem for kernel in kernels.values()}
     known = {item.name for cls in types.values() for item in dataclasses.fields(cls)} | {"seq_len"}
     for axis in options.axes:
         if axis not in known:
             raise UsageError(f"--set {axis!r} is not a field of any problem: choose from {', '.join(sorted(known))}")
-    shapes = plan.shapes(chosen, operators, options.axes)
-    problems = plan.problems(shapes, types, device)
-    # whoever names kernels wants them everywhere
-    at_most = () if options.kernels else tuple(limit for preset in chosen for limit in preset.at_most)
-    return plan.make(selected, problems, device, seed=options.seed, every_kernel=kernels, at_most=at_most)
+    return plan.problems(plan.shapes(chosen, sorted(operators), options.axes), types, device)
 
 
-def _settings(options: Options, chosen: Sequence[presets.Preset], device: Device) -> Settings:
+def limits(options: Options, chosen: Sequence[presets.Preset]) -> tuple[tuple[str, int], ...]:
+    """Kernels that the presets measure in a few groups only; none for who names kernels: he wants them everywhere."""
+    return () if options.kernels else tuple(limit for preset in chosen for limit in preset.at_most)
+
+
+def settings_of(options: Options, chosen: Sequence[presets.Preset], device: Device) -> Settings:
+    """What the user chose, checked. Raises UsageError for what is impossible."""
     protocol = (chosen[0].protocol if chosen else "default") if options.protocol is None else options.protocol
     if protocol not in PROTOCOLS:
         raise UsageError(f"--protocol {protocol!r} is unknown: choose from {', '.join(PROTOCOLS)}")
@@ -184,7 +198,10 @@ def _with_budget(settings: Settings, budget_s: float | None) -> Settings:
     return Settings(**{**changed, "budget_s": budget_s})
 
 
-def _manifest(made: Plan, settings: Settings, machine: Environment, kernels: Mapping[str, Kernel]) -> Manifest:
+def manifest_of(
+    made: Plan, settings: Settings, machine: Environment, sources: Mapping[str, str], comparison: Comparison | None = None
+) -> Manifest:
+    """The plan as it is written before anything is measured."""
     return Manifest(
         version=importlib.metadata.version("kerneldyno"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -192,8 +209,13 @@ def _manifest(made: Plan, settings: Settings, machine: Environment, kernels: Map
         environment=machine,
         cases=made.cases,
         skipped=made.skipped,
-        sources={name: kernels[name].source_hash for name in sorted({case.kernel for case in made.cases})},
+        comparison=comparison,
+        sources=dict(sources),
     )
+
+
+def _sources(made: Plan, kernels: Mapping[str, Kernel]) -> dict[str, str]:
+    return {name: kernels[name].source_hash for name in sorted({case.kernel for case in made.cases})}
 
 
 def _new_folder(options: Options) -> Path:
@@ -202,7 +224,7 @@ def _new_folder(options: Options) -> Path:
 
 
 @contextmanager
-def _only_one(device: Device) -> Iterator[None]:
+def only_one(device: Device) -> Iterator[None]:
     """Keep a second run away from the device while this one measures; raise UsageError when another one is there."""
     lock = FileLock(Path(tempfile.gettempdir()) / f"kerneldyno-{os.getuid()}-{str(device).replace(':', '-')}.lock")
     try:

@@ -85,7 +85,7 @@ class GroupMeasurer:
         self.rng = np.random.default_rng([request.settings.seed, request.worker])
         first = request.cases[0]
         self.device = torch.device(first.device)
-        self.problem = kernels[first.kernel].problem(**first.problem)
+        self.problem = kernels[first.entry].problem(**first.problem)
 
     def measure(self) -> None:
         """All phases in order; what came out of each case is said as soon as it is known."""
@@ -124,7 +124,7 @@ class GroupMeasurer:
         contender = Contender(
             index=index,
             case=case,
-            kernel=self.kernels[case.kernel],
+            kernel=self.kernels[case.entry],
             problem=self.problem,
             setup=self.gate.setup,
             measurement=Measurement(case=case.id, status="ok"),

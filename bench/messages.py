@@ -19,6 +19,15 @@ from .records import Case, Ceilings, Measurement, Phase
 Joules = Literal["none", "finalists", "all"]
 
 
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the kernels of one side of a comparison come from."""
+
+    folder: str | None = None
+    """Path of a revision of the `kernels` folder; None: what is installed."""
+    load: tuple[str, ...] = ()
+    """Paths of its plugin files."""
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What one worker process is to do."""
 
@@ -34,6 +43,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Ceilings: the dtypes whose matmul rate is wanted."""
     load: tuple[str, ...] = ()
     """Paths of plugin files."""
+    sides: dict[str, Source] = {}
+    """Comparisons: side -> where its kernels come from; empty in a sweep."""
+    alone: bool = False
+    """Comparisons: there is one side in this process, and registry and problems are its own, too."""
     first: bool = True
     """False for the further processes of --processes: memory and energy are known already."""
     stop_after_s: float | None = None

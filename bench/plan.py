@@ -16,7 +16,7 @@ from kerneldyno.kernels.presets import NATIVE_DTYPE, STARTING_POINTS, Preset, Sh
 from kerneldyno.kernels.registry import Device, Kernel, Problem
 
 from .manifest import Manifest
-from .records import Case
+from .records import Case, SideName
 
 # the first of these that takes a problem is what speedups are measured against
 BASELINES = {
@@ -146,15 +146,15 @@ def make(
     everything = dict(every_kernel or {kernel.name: kernel for kernel in kernels})
     plan = Plan(groups=[])
     used: dict[str, int] = {}
-    for problem in _informative_order(problems):
-        baseline = _baseline(problem, everything, device)
+    for problem in informative_order(problems):
+        baseline = baseline_of(problem, everything, device)
         matching = [kernel for kernel in kernels if kernel.operator == problem.operator]
         if not matching:
             continue
-        cases = [_case(kernel, problem, device, seed, baseline) for kernel in matching]
+        cases = [case_of(kernel, problem, device, seed, baseline) for kernel in matching]
         group = Group(id=cases[0].group, label=problem.label, operator=problem.operator, cases=[])
         for kernel, case in zip(matching, cases, strict=True):
-            reason = kernel.why_not(problem, device) or _over_limit(kernel, at_most, used)
+            reason = kernel.why_not(problem, device) or over_limit(kernel, at_most, used)
             plan.cases.append(case)
             if reason:
                 plan.skipped[case.id] = reason
@@ -202,7 +202,8 @@ def _with_axis(operator: str, fields: dict[str, Any], axis: str, value: Any) -> 
     return changed
 
 
-def _baseline(problem: Problem, kernels: Mapping[str, Kernel], device: Device) -> str:
+def baseline_of(problem: Problem, kernels: Mapping[str, Kernel], device: Device) -> str:
+    """The kernel that speedups at this problem are measured against; empty where the operator has none."""
     candidates = BASELINES.get(problem.operator, ())
     for name in candidates:
         if name in kernels and kernels[name].why_not(problem, device) is None:
@@ -210,7 +211,8 @@ def _baseline(problem: Problem, kernels: Mapping[str, Kernel], device: Device) -
     return candidates[0] if candidates else ""
 
 
-def _case(kernel: Kernel, problem: Problem, device: Device, seed: int, baseline: str) -> Case:
+def case_of(kernel: Kernel, problem: Problem, device: Device, seed: int, baseline: str, side: SideName = "") -> Case:
+    """One row of the results."""
     batch, seq_len = problem.shape
     return Case(
         kernel=kernel.name,
@@ -229,10 +231,12 @@ def _case(kernel: Kernel, problem: Problem, device: Device, seed: int, baseline:
         min_bytes=problem.min_bytes(),
         approximate=kernel.approximate,
         baseline=baseline,
+        side=side,
     )
 
 
-def _over_limit(kernel: Kernel, at_most: Sequence[tuple[str, int]], used: Mapping[str, int]) -> str | None:
+def over_limit(kernel: Kernel, at_most: Sequence[tuple[str, int]], used: Mapping[str, int]) -> str | None:
+    """Why a kernel that was planned so often already is not planned once more, in a sentence; None when it is."""
     for glob, limit in at_most:
         if fnmatch.fnmatchcase(kernel.name, glob) and used.get(kernel.name, 0) >= limit:
             number = "no group" if limit == 0 else f"{limit} groups"
@@ -240,7 +244,7 @@ def _over_limit(kernel: Kernel, at_most: Sequence[tuple[str, int]], used: Mappin
     return None
 
 
-def _informative_order(problems: Sequence[Problem]) -> list[Problem]:
+def informative_order(problems: Sequence[Problem]) -> list[Problem]:
     """Round robin over the operators; within one, the middle size, the smallest, the largest, then what lies between.
 
     A run that is stopped early then has a coarse picture of everything instead of a fine one of a part.

@@ -12,6 +12,7 @@ import msgspec
 
 Status = Literal["ok", "skipped", "wrong", "failed", "timeout", "invalid"]
 STATUSES: tuple[Status, ...] = ("ok", "skipped", "wrong", "failed", "timeout", "invalid")
+SideName = Literal["", "base", "candidate", "copy"]
 Phase = Literal["start", "build", "check", "identify", "memory", "warmup", "timing", "energy", "recheck"]
 
 
@@ -41,7 +42,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     approximate: bool
     baseline: str
     """The kernel that this one's speedup is measured against."""
-    side: Literal["", "base", "candidate", "copy"] = ""
+    side: SideName = ""
     """Of a comparison; empty in a sweep. "copy" is the base once more."""
 
     @property

@@ -174,9 +174,14 @@ class Runner:
 
     def _known_awkward(self) -> tuple[str, ...]:
         """Kernels that have been through the awkward lengths already: they need not be built for them again."""
-        known = [case for case in self.plan.cases if case.id in self.measurements]
-        through = [case for case in known if any(name.startswith(AWKWARD) for name in self.measurements[case.id].probes)]
-        return tuple({kind_of(case.kernel, case.problem) for case in through})
+        through: dict[str, set[str]] = {}
+        sides: dict[str, set[str]] = {}
+        for case in self.plan.cases:
+            kind, found = kind_of(case.kernel, case.problem), self.measurements.get(case.id)
+            sides.setdefault(kind, set()).add(case.side)
+            if found and any(name.startswith(AWKWARD) for name in found.probes):
+                through.setdefault(kind, set()).add(case.side)
+        return tuple(kind for kind, seen in through.items() if seen == sides[kind])
 
     def _measure_ceilings(self) -> None:
         self.progress.doing(None, "ceilings")

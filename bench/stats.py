@@ -84,13 +84,17 @@ def paired_speedup(a: Sequence[Process], b: Sequence[Process], confidence: float
     two: the median and interval of the rounds themselves, pooled, since two processes say next to nothing about
     a third. Raises ValueError when no worker process took samples of both in one round.
     """
-    workers, others = _by_worker(a), _by_worker(b)
-    paired = [ratios for key, one in workers.items() if key in others and (ratios := _log_ratios(one, others[key]))]
+    paired = _paired(a, b)
     if not paired:
         raise ValueError("no common rounds: the two were not sampled side by side, so their times cannot be paired")
     if len(paired) >= MIN_PROCESSES:
         return _exponential(mean_interval([float(np.median(ratios)) for ratios in paired], confidence))
     return _exponential(median_interval([ratio for ratios in paired for ratio in ratios], confidence))
+
+
+def paired_medians(a: Sequence[Process], b: Sequence[Process]) -> list[float]:
+    """Per process that took samples of both in one round, in the order of `a`: the median over those rounds of ln t_b - ln t_a."""
+    return [float(np.median(ratios)) for ratios in _paired(a, b)]
 
 
 def is_tie(interval: Interval, margin: float = TIE_MARGIN) -> bool:
@@ -230,6 +234,12 @@ def _by_worker(processes: Sequence[Process]) -> dict[tuple[int, int], Process]:
     for process in processes:
         found[process.worker, sum(worker == process.worker for worker, _ in found)] = process
     return found
+
+
+def _paired(a: Sequence[Process], b: Sequence[Process]) -> list[list[float]]:
+    """ln t_b - ln t_a round by round, for each process that has common rounds."""
+    workers, others = _by_worker(a), _by_worker(b)
+    return [ratios for key, one in workers.items() if key in others and (ratios := _log_ratios(one, others[key]))]
 
 
 def _log_ratios(a: Process, b: Process) -> list[float]:

@@ -131,6 +131,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """True for a comparison of stored runs that gates nothing."""
     headline: str
     """One sentence."""
+    sensitivity: str = ""
+    """Which slowdown would have been seen with what chance: one sentence, empty where no time was compared."""
     exit_code: int
     meaning: str
     """What the exit code says, in a few words."""

@@ -51,6 +51,11 @@ def main() -> None:
 def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
     import torch
 
+    from .compare import loading
+
+    if request.alone:
+        loading.take_over(request.sides)
+
     from kerneldyno.kernels import registry
 
     from .gate.state import DRAWN_IN_BUILDS, Snapshot
@@ -63,9 +68,9 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
     from .measure import GroupMeasurer, Instruments, Interrupted
 
     started = time.perf_counter()
-    registry.load()  # what changes from here on is the doing of the files of --load
+    registry.load()  # what changes from here on is the doing of the files of --load, or of another revision
     before, tools = Snapshot.now(), StateOfInstruments()
-    kernels = registry.load([Path(path) for path in request.load])
+    kernels = loading.entries(request.sides) if request.sides else registry.load([Path(path) for path in request.load])
     import_changes = before.restore(silent=DRAWN_IN_BUILDS) + tools.restore()
     device = torch.device(request.device)
     clock = CudaClock(device) if device.type == "cuda" else CpuClock()

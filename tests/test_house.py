@@ -27,7 +27,7 @@ MOST_FUNCTION_LINES = 60
 
 PLAIN = ("records", "manifest", "comparison", "verdict", "entries", "stats", "journal")
 FOR_REPORTS = {f"kerneldyno.bench.{name}" for name in PLAIN}
-DECIDING = {f"kerneldyno.bench.compare.{name}" for name in ("decide", "pairs", "quantities", "stored")}
+DECIDING = {f"kerneldyno.bench.compare.{name}" for name in ("decide", "pairs", "quantities", "verdicts", "outcome", "stored")}
 TORCH_FREE = {f"kerneldyno.bench.{name}" for name in ("plan", "run", "environment", "__main__")} | FOR_REPORTS | DECIDING
 KERNEL_FREE = FOR_REPORTS | DECIDING
 OPTIONAL = {"triton", "onnx", "onnxruntime", "torchao", "jax"}

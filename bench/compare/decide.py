@@ -93,11 +93,14 @@ def decide(cells: Mapping[str, Evidence], terms: Terms) -> dict[str, Decision]:
     return first
 
 
+def restless(evidence: Evidence, terms: Terms) -> bool:
+    """Whether the first processes of a cell scatter so much that more are measured. The scatter says nothing of the mean."""
+    return max(spread(evidence.differences[: terms.processes]), spread(evidence.copies[: terms.processes])) > terms.restless
+
+
 def first_look_at(evidence: Evidence, terms: Terms) -> int:
-    """How many processes of a cell the first look takes: more where the first ones scatter. The scatter says nothing of the mean."""
-    few = evidence.differences[: terms.processes]
-    restless = spread(few) > terms.restless or spread(evidence.copies[: terms.processes]) > terms.restless
-    return min(terms.more_processes if restless else terms.processes, len(evidence.differences))
+    """How many processes of a cell the first look takes."""
+    return min(terms.more_processes if restless(evidence, terms) else terms.processes, len(evidence.differences))
 
 
 def cut(evidence: Evidence, processes: int) -> Evidence:

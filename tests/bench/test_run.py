@@ -168,7 +168,7 @@ def test_a_case_during_which_the_harness_died_twice_is_not_tried_again(tmp_path)
 def test_a_second_run_on_the_same_device_is_refused(tmp_path):
     from kerneldyno.bench.environment import choose
 
-    with launch._only_one(choose("cpu")), pytest.raises(UsageError, match="another kerneldyno run"):
+    with launch.only_one(choose("cpu")), pytest.raises(UsageError, match="another kerneldyno run"):
         launch.launch(options(tmp_path, kernels=("eager",)), Silent())
 
 
