@@ -38,6 +38,12 @@ Weights = Any  # likewise, for operators that have weights; None otherwise
 Run = Callable[[Any], Any]  # inputs -> output tensor; in direction "backward" -> Gradients
 
 
+def holding(run: Run, *tensors: torch.Tensor) -> Run:
+    """Mark `run` as keeping these weights alive, so that the weight-bytes column tells what it really holds."""
+    run.weight_bytes = sum(t.numel() * t.element_size() for t in tensors)  # type: ignore[attr-defined]
+    return run
+
+
 @dataclass(frozen=True)
 class Device:
     """A place where kernels run, as the machine describes it (no torch needed to know it)."""

@@ -13,6 +13,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +38,7 @@ from .contract import (
     Tensors,
     Trace,
     Weights,
+    holding,
     kind_of,
 )
 
@@ -45,11 +47,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AWKWARD", "DIRECTIONS", "DTYPES", "ITEM_BYTES", "OPERATORS", "SHORT_DTYPES", "Device", "Gradients", "Inputs", "Kernel",
-    "KernelFileError", "NotAsNamed", "Probe", "Problem", "Run", "Setup", "Tensors", "Trace", "Weights", "differentiated",
-    "holding", "kernel", "kind_of", "load",
+    "KernelFileError", "NotAsNamed", "Probe", "Problem", "Run", "Setup", "Tensors", "Trace", "Weights", "collect",
+    "declarations", "differentiated", "holding", "kernel", "kind_of", "load", "plugin_module",
 ]  # fmt: skip
 
 KERNELS = Path(__file__).parent
+HEAVY = ("torch", "triton", "onnx", "onnxruntime", "torchao", "jax")
 PLUGIN_PREFIX = "kerneldyno_plugin_"
 """Modules of files given from outside are named so."""
 
@@ -93,9 +96,15 @@ class Kernel:
         return self.problem.operator
 
     @property
+    def folder(self) -> Path | None:
+        """The kernels folder that defines it, of whichever revision; None for a file given with --load."""
+        folder = Path(self.source).parent.parent
+        return folder if (folder / "registry.py").is_file() else None
+
+    @property
     def shipped(self) -> bool:
         """Whether it came with kerneldyno; the others are from files given with --load."""
-        return Path(self.source).is_relative_to(KERNELS)
+        return self.folder is not None
 
     @property
     def source_hash(self) -> str:
@@ -105,10 +114,10 @@ class Kernel:
         """
         own = Path(self.source)
         files = {own, *own.parent.glob("_*.py"), own.with_name("problem.py")}
-        if self.shipped:
-            files |= {*KERNELS.glob("_*.py")}
+        if folder := self.folder:
+            files |= {*folder.glob("_*.py")}
             if self.operator == "layer":
-                files |= {*KERNELS.glob("attention/*.py"), *KERNELS.glob("feedforward/*.py")}
+                files |= {*folder.glob("attention/*.py"), *folder.glob("feedforward/*.py")}
         digest = hashlib.sha256()
         for path in sorted(files):
             if path.is_file():
@@ -208,12 +217,6 @@ def kernel(
     return declare
 
 
-def holding(run: Run, *tensors: torch.Tensor) -> Run:
-    """Mark `run` as keeping these weights alive, so that the weight-bytes column tells what it really holds."""
-    run.weight_bytes = sum(t.numel() * t.element_size() for t in tensors)  # type: ignore[attr-defined]
-    return run
-
-
 def differentiated(run: Run) -> Run:
     """A forward and a backward pass through `run` by torch.autograd, for the gradient `inputs.grad` of its output."""
 
@@ -232,25 +235,28 @@ def differentiated(run: Run) -> Run:
 def load(extra: Sequence[Path] = (), *, declarations_only: bool = False) -> dict[str, Kernel]:
     """Import every kernel module and the files of `extra`; return the kernels by name, shipped ones first.
 
-    With `declarations_only`, torch and the optional backends are replaced by empty stand-ins during the import: what
-    kernels declare can be read in milliseconds, but none of them can be built.
+    With `declarations_only`, within `declarations`: what kernels declare is read in milliseconds, but none can be built.
 
     Raises KernelFileError for a file that is missing, does not parse, raises, defines no kernel, or defines a name
     that exists.
     """
     if declarations_only:
-        heavy = ("torch", "triton", "onnx", "onnxruntime", "torchao", "jax")
-        with standing_in(*heavy, forgetting=(f"{__package__}.", PLUGIN_PREFIX)):
+        with declarations():
             return load(extra)
     kernels: dict[str, Kernel] = {}
     for module in _shipped_modules():
-        _collect(module, kernels, module.__name__)
+        collect(module, kernels, module.__name__)
     for path in extra:
         before = len(kernels)
-        _collect(_plugin_module(path), kernels, path.name)
+        collect(plugin_module(path), kernels, path.name)
         if len(kernels) == before:
             raise KernelFileError(f"--load {path.name}: the file defines no kernel: decorate a build function with @kernel(…)")
     return kernels
+
+
+def declarations(*packages: str) -> AbstractContextManager[None]:
+    """Inside, torch and the optional backends are empty stand-ins; on leaving, what was imported of us and of `packages` is forgotten."""
+    return standing_in(*HEAVY, forgetting=(f"{__package__}.", PLUGIN_PREFIX, *packages))
 
 
 def _shipped_modules() -> Iterable[ModuleType]:
@@ -263,7 +269,8 @@ def _shipped_modules() -> Iterable[ModuleType]:
                 yield importlib.import_module(f".{operator}.{name}", __package__)
 
 
-def _collect(module: ModuleType, kernels: dict[str, Kernel], origin: str) -> None:
+def collect(module: ModuleType, kernels: dict[str, Kernel], origin: str) -> None:
+    """Add the kernels of `module` to `kernels`; raise KernelFileError, which names `origin`, for a name that exists."""
     for item in vars(module).values():
         if isinstance(item, Kernel):
             if kernels.get(item.name, item) is not item:
@@ -271,11 +278,11 @@ def _collect(module: ModuleType, kernels: dict[str, Kernel], origin: str) -> Non
             kernels[item.name] = item
 
 
-def _plugin_module(path: Path) -> ModuleType:
+def plugin_module(path: Path, prefix: str = PLUGIN_PREFIX) -> ModuleType:
     """The module of a file given from outside, under a name of its own."""
     if not path.is_file():
         raise KernelFileError(f"--load {path.name}: there is no such file: give the path of a Python file")
-    name = f"{PLUGIN_PREFIX}{path.stem}"
+    name = f"{prefix}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise KernelFileError(f"--load {path.name}: not a Python file: its name must end in .py")
@@ -288,7 +295,6 @@ def _plugin_module(path: Path) -> ModuleType:
     except SyntaxError as error:
         raise KernelFileError(f"--load {path.name}: does not parse: {error.msg} (line {error.lineno})") from error
     except (Exception, SystemExit) as error:
-        raise KernelFileError(
-            f"--load {path.name}: raised {type(error).__name__} on import: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        ) from error
+        said = (str(error) or "no message").splitlines()[0]
+        raise KernelFileError(f"--load {path.name}: raised {type(error).__name__} on import: {said}") from error
     return module
