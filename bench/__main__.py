@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import flags
+from .cli import comparing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -138,6 +139,9 @@ def check(
     raise typer.Exit(EXIT_INTERRUPTED if ended == "interrupted" else EXIT_CASES if failed else EXIT_OK)
 
 
+app.command(epilog=comparing.EXIT_CODES)(comparing.compare)
+
+
 @app.command(epilog=EXIT_CODES)
 def selftest(
     short: Annotated[bool, typer.Option("--short", help="The most telling faults only, in two or three minutes.")] = False,
@@ -176,7 +180,11 @@ def report(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     plain: Annotated[bool, typer.Option(help="Embed the chart library uncompressed, for browsers without DecompressionStream.")] = False,
 ) -> None:
-    """Write results.csv, results.parquet, samples.parquet and report.html of a run again."""
+    """Write results.csv, results.parquet, samples.parquet and report.html of a run again; the files of a comparison likewise."""
+    from . import journal
+
+    if journal.read(run_folder).manifest.comparison is not None:
+        raise typer.Exit(comparing.again(_console(), run_folder, plain=plain))
     _say_path("report:", _write(run_folder, plain=plain))
 
 

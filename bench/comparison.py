@@ -45,6 +45,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the case of a second copy of the base: this cell is a canary, too."""
     reason: str | None = None
     """Why a side has no case, in a sentence."""
+    broken: bool = False
+    """True where the candidate has none because its file does not load."""
     compared: bool = True
     """False: it is a canary only."""
     unchanged: bool = False
@@ -95,3 +97,5 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Kernel -> what of it differs between the two commits, in a few words."""
     unchanged: tuple[str, ...] = ()
     """Kernels that were left out because nothing that they are made of differs."""
+    warnings: tuple[str, ...] = ()
+    """What was known before anything was measured: sentences."""

@@ -22,7 +22,7 @@ def differences(stored: Manifest, current: Manifest) -> list[str]:
     stored, current = (msgspec.json.decode(msgspec.json.encode(side), type=Manifest) for side in (stored, current))  # (1,) is [1]
     return [
         *_settings(stored, current),
-        *_machine(stored.environment, current.environment),
+        *machine(stored.environment, current.environment),
         *_sources(stored.sources, current.sources),
         *_cases(stored, current),
     ]
@@ -38,7 +38,7 @@ def _settings(stored: Manifest, current: Manifest) -> Iterator[str]:
                 yield _told(name, *(side[name]["name"] if name == "protocol" else side[name] for side in (old, new)))
 
 
-def _machine(stored: Environment, current: Environment) -> Iterator[str]:
+def machine(stored: Environment, current: Environment) -> Iterator[str]:
     """The fields, and entries of fields, that make the fingerprints differ: asked of the fingerprint itself."""
 
     def matters(name: str, value: object) -> bool:

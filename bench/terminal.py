@@ -48,6 +48,10 @@ class TerminalProgress:
         on = f" on {plan.cases[0].device}, protocol {settings.protocol.name}, {settings.threads} threads"
         again = f"; {done - len(plan.skipped)} are measured already" if done > len(plan.skipped) else ""
         self.console.print(f"{groups}{on}{again}", highlight=False)
+        self.start()
+
+    def start(self) -> None:
+        """Begin to draw the line that moves, where there is a terminal."""
         if self.console.is_terminal:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()

@@ -51,13 +51,12 @@ def main() -> None:
 def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
     import torch
 
-    from .compare import loading
-
     if request.alone:
-        loading.take_over(request.sides)
+        _take_over(request)
 
     from kerneldyno.kernels import registry
 
+    from .compare import loading
     from .gate.state import DRAWN_IN_BUILDS, Snapshot
     from .gate.state import Instruments as StateOfInstruments
     from .instruments import ceiling
@@ -70,7 +69,7 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
     started = time.perf_counter()
     registry.load()  # what changes from here on is the doing of the files of --load, or of another revision
     before, tools = Snapshot.now(), StateOfInstruments()
-    kernels = loading.entries(request.sides) if request.sides else registry.load([Path(path) for path in request.load])
+    kernels = loading.entries(request.sides, alone=request.alone) if request.sides else registry.load([Path(path) for path in request.load])
     import_changes = before.restore(silent=DRAWN_IN_BUILDS) + tools.restore()
     device = torch.device(request.device)
     clock = CudaClock(device) if device.type == "cuda" else CpuClock()
@@ -91,6 +90,15 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
         channel.say(Finished(measurer.phases_s))  # not after an error of ours: the parent has to see that one
     # interpreters with compiled code and foreign threads loaded have been seen to crash on the way out
     os._exit(0)
+
+
+def _take_over(request: Request) -> None:
+    """Let the installed kernels, registry and problems be those of the only side, before anything imports them."""
+    from .compare.alone import load_alone
+
+    (source,) = request.sides.values()
+    if source.folder is not None:
+        load_alone(Path(source.folder))
 
 
 class _Stop:

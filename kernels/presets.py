@@ -100,6 +100,33 @@ _DEFAULT_CUDA = Preset(
     ),
 )
 
+_COMPARE_CPU = Preset(
+    name="compare",
+    summary="a few shapes of each operator, small enough for many fresh processes: what `kerneldyno compare` takes by default",
+    at_most=(("*/flex", 1), ("*/compiled", 2)),
+    problems=(
+        attention(batch=1, q_len=512, **SEED_HEADS),
+        attention(batch=2, q_len=256, causal=True, padding=True, **SEED_HEADS),
+        attention(batch=4, q_len=1, kv_len=2048, heads=8, kv_heads=2, head_dim=64),
+        *(feedforward(batch=b, seq_len=s, **SEED) for b, s in [(1, 256), (4, 64)]),
+        layer(batch=1, seq_len=256, heads=8, **SEED),
+    ),
+)
+
+_COMPARE_CUDA = Preset(
+    name="compare",
+    summary=_COMPARE_CPU.summary,
+    at_most=(("*/flex", 1), ("*/compiled", 2)),
+    problems=(
+        attention(batch=4, q_len=4096, heads=16, head_dim=128),
+        attention(batch=4, q_len=2048, heads=32, head_dim=64, causal=True),
+        attention(batch=32, q_len=1, kv_len=4096, **LLAMA_8B),
+        feedforward(batch=1, seq_len=4096, **LLAMA_8B_MLP),
+        feedforward(batch=8, seq_len=512, dim=1024, hidden_dim=4096, activation="gelu"),
+        layer(batch=8, seq_len=512, heads=16, dim=1024, hidden_dim=4096),
+    ),
+)
+
 _FA_GRID = Preset(
     name="fa-grid",
     summary="FlashAttention's published grid: 16 k tokens in all, hidden size 2048, head_dim 64/128/256, causal and not",
@@ -246,13 +273,18 @@ PRESETS = {
 }
 
 
+BY_DEVICE = {"default": (_DEFAULT_CPU, _DEFAULT_CUDA), "compare": (_COMPARE_CPU, _COMPARE_CUDA)}
+"""Presets whose shapes depend on the device: the CPU's and the GPU's."""
+
+
 def names() -> tuple[str, ...]:
     """Every name that `--preset` takes."""
-    return ("default", *PRESETS)
+    return (*BY_DEVICE, *PRESETS)
 
 
 def preset(name: str, device_kind: str) -> Preset:
     """The preset of that name for a kind of device; KeyError when there is none."""
-    if name == "default":
-        return _DEFAULT_CUDA if device_kind == "cuda" else _DEFAULT_CPU
+    if name in BY_DEVICE:
+        cpu, cuda = BY_DEVICE[name]
+        return cuda if device_kind == "cuda" else cpu
     return PRESETS[name]

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kerneldyno.kernels import registry
+
+from .sides import read_side
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -16,30 +20,26 @@ PACKAGE = "kerneldyno_{side}"
 """Under this name the kernels of a side live, beside the installed ones."""
 
 
-def entries(sources: Mapping[str, Source]) -> dict[str, Kernel]:
-    """ "base:attention/fused" -> kernel. Raises KernelFileError, with its sentence, for what cannot be loaded."""
+def entries(sources: Mapping[str, Source], *, alone: bool = False) -> dict[str, Kernel]:
+    """ "base:attention/fused" -> kernel. Raises KernelFileError, with its sentence, for a folder or file that cannot be loaded.
+
+    A module of a revision that does not load is left out: whoever planned knows of it. `alone`: the installed package is
+    that of the only side already (`alone.load_alone`).
+    """
     found: dict[str, Kernel] = {}
     for side, source in sources.items():
-        found |= {f"{side}:{name}": kernel for name, kernel in kernels_of(side, source).items()}
+        files = [Path(path) for path in source.load]
+        if source.folder is not None and not alone:
+            kernels = read_side(Path(source.folder), PACKAGE.format(side=side), load=files).kernels
+        else:
+            kernels = installed(files, f"{PACKAGE.format(side=side)}.{registry.PLUGIN_PREFIX}")
+        found |= {f"{side}:{name}": kernel for name, kernel in kernels.items()}
     return found
 
 
-def kernels_of(side: str, source: Source, *, declarations_only: bool = False) -> dict[str, Kernel]:
-    """The kernels of one side by name; with `declarations_only` as `registry.load` says."""
-    from kerneldyno.kernels import registry
-
-    from .sides import load_side
-
-    files = [Path(path) for path in source.load]
-    if source.folder is None:
-        return registry.load(files, declarations_only=declarations_only, side=side)
-    return load_side(Path(source.folder), PACKAGE.format(side=side), extra=files, declarations_only=declarations_only)
-
-
-def take_over(sources: Mapping[str, Source]) -> None:
-    """Let the installed package's kernels, registry and problems come from the only side's folder. Before they are imported."""
-    from .sides import load_alone
-
-    (source,) = sources.values()
-    if source.folder is not None:
-        load_alone(Path(source.folder))
+def installed(files: list[Path], prefix: str) -> dict[str, Kernel]:
+    """The installed kernels, and those of files whose modules get names with this prefix: a module for each side."""
+    kernels = registry.load()
+    for path in files:
+        registry.collect(registry.plugin_module(path, prefix), kernels, path.name)
+    return kernels

@@ -157,7 +157,7 @@ def _untried(cell: Cell, measurements: Mapping[str, Measurement]) -> bool:
 
 
 def _warnings(verdicts: Sequence[Verdict], watched: Sequence[Canary], comparison: Comparison, run: Run) -> list[str]:
-    found = []
+    found = list(comparison.warnings)
     if together := _moved_together(verdicts):
         found.append(together)
     unclear = [one for one in watched if one.word == "INCONCLUSIVE"]

@@ -78,7 +78,7 @@ def _said(cell: Cell, decision: Decision, found: Mapping[str, Change], terms: Te
 def _without_numbers(cell: Cell, base: Measurement | None, candidate: Measurement | None) -> tuple[Word, str] | None:
     """The verdict where a side has no usable number; None where both have."""
     if cell.candidate is None:
-        return "MISSING", f"the candidate has no number here: {cell.reason}"
+        return "FAILED" if cell.broken else "MISSING", f"the candidate has no number here: {cell.reason}"
     if candidate is None:
         return "MISSING", "the candidate was not measured"
     if candidate.status != "ok":

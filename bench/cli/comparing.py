@@ -1,0 +1,194 @@
+"""`kerneldyno compare`: two kernels, two commits or two stored runs, a verdict for each case, and an exit code."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from .. import flags
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from ..compare.command import Asked
+    from ..verdict import Outcome
+
+EXIT_CODES = """Exit status: 0 nothing regressed · 1 something regressed · 2 a mistake in what was asked · 3 not comparable (other
+machine, day or software) · 4 too noisy to tell, or the canary failed · 5 cases failed, are wrong or missing · 130 interrupted. All
+files are written before."""
+
+What = Annotated[
+    list[str] | None,
+    Argument(metavar="[KERNEL | RUN RUN]", help="The second kernel after --kernels, or the folders of two stored runs."),
+]
+Base = Annotated[str | None, Option(metavar="REV", help="Compare with the kernels of this commit: main, origin/main, HEAD~1, a hash.")]
+Candidate = Annotated[str, Option(metavar="REV", help="The other commit; worktree: the files as they are now.")]
+Kernels = Annotated[
+    str | None,
+    Option(metavar="BASE CANDIDATE", help="Two kernels, by name; with --base only kernels that match these globs: 'attention/*,sdpa*'."),
+]
+All = Annotated[bool, Option("--all", help="Kernels that did not change, too. (default: those that differ, and canaries)")]
+Gate = Annotated[str, Option(help="What fails the comparison: latency,memory,errors,energy.")]
+Processes = Annotated[
+    int | None, Option(help="Fresh processes of each cell. (default: 8, 12 where they scatter, 8 more where it is unclear)")
+]
+Budget = Annotated[
+    float | None, Option(metavar="SECONDS", help="Stop in time: fewer processes, then fewer cells; the result says what it could see.")
+]
+Stored = Annotated[bool, Option("--strict", help="Stored runs: let a regression fail, if they are of one machine and one day.")]
+
+
+def compare(
+    what: What = None,
+    base: Base = None,
+    candidate: Candidate = "worktree",
+    kernels: Kernels = None,
+    everything: All = False,
+    preset: flags.Preset = None,
+    operator: flags.Operator = None,
+    batch: flags.Batch = None,
+    seq_len: flags.SeqLen = None,
+    dtype: flags.Dtype = None,
+    causal: flags.Causal = None,
+    direction: flags.Direction = None,
+    set_: flags.Set = None,
+    device: flags.Device = "auto",
+    load: flags.Load = None,
+    threads: flags.Threads = None,
+    seed: flags.Seed = 0,
+    processes: Processes = None,
+    budget: Budget = None,
+    gate: Gate = "latency,memory,errors",
+    strict: Stored = False,
+    build_timeout: flags.BuildTimeout = None,
+    call_timeout: flags.CallTimeout = 30.0,
+    out: flags.Out = None,
+) -> None:
+    """Did it get slower, hungrier or wrong? REGRESSED, IMPROVED, SAME or INCONCLUSIVE for each case, with an interval.
+
+    Three forms. Two kernels: `compare --kernels attention/sdpa attention/fused`. Two commits: `compare --base origin/main`,
+    where both sides are measured now, in the same fresh processes. Two stored runs: `compare runs/A runs/B`, which is advice.
+    """
+    from .. import launch, options
+    from ..compare import command
+    from ..plan import UsageError
+
+    chosen = command.gates(options.words(gate, "--gate"))
+    positional = list(what or [])
+    if base is None and kernels is None:
+        if len(positional) != 2:
+            raise UsageError(
+                "compare needs --base REV, --kernels BASE CANDIDATE, or the folders of two stored runs: kerneldyno compare --help"
+            )
+        raise typer.Exit(_stored(positional, chosen, strict=strict, out=out))
+    if strict:
+        raise UsageError("--strict is for two stored runs: what is measured now fails the comparison anyway")
+    names = _names(kernels, positional, base)
+    asked = command.Asked(
+        run=launch.Options(
+            presets=tuple(preset or ()),
+            operators=options.words(operator, "--operator"),
+            kernels=names,
+            axes=options.axes(batch=batch, seq_len=seq_len, dtype=dtype, direction=direction, others=set_ or [], causal=causal),
+            device=device,
+            load=tuple(load or ()),
+            protocol="paired",
+            seed=seed,
+            energy="on" if "energy" in chosen else "off",
+            budget_s=budget,
+            threads=threads,
+            build_timeout_s=build_timeout,
+            call_timeout_s=call_timeout,
+            out=out,
+            command=shlex.join(["kerneldyno", *options.without_paths(sys.argv[1:])]),
+        ),
+        base=base,
+        candidate=candidate,
+        everything=everything,
+        processes=processes,
+        gates=chosen,
+    )
+    raise typer.Exit(_measured(asked))
+
+
+def _names(kernels: str | None, positional: Sequence[str], base: str | None) -> tuple[str, ...]:
+    """The kernels asked for: globs beside --base, else exactly two. Raises UsageError."""
+    from .. import options
+    from ..plan import UsageError
+
+    names = (*options.words(kernels, "--kernels"), *positional)
+    if base is None and len(names) != 2:
+        raise UsageError(f"--kernels {' '.join(names)}: name exactly two kernels, the base first: --kernels attention/sdpa attention/fused")
+    if base is not None and positional:
+        raise UsageError(f"{positional[0]!r} is one argument too many: beside --base, give --kernels 'a,b' as one list")
+    return names
+
+
+def _measured(asked: Asked) -> int:
+    from .. import launch
+    from ..compare import command
+    from ..compare.progress import CompareProgress
+
+    console = _console()
+    progress = CompareProgress(console)
+    with launch.stop_on_signals() as stop:
+        folder, outcome = command.compare(asked, progress, progress, stop)
+        return publish(console, outcome, folder)
+
+
+def _stored(folders: Sequence[str], gates: tuple[str, ...], *, strict: bool, out: Path | None) -> int:
+    from ..compare import stored
+
+    outcome = stored.compare(Path(folders[0]), Path(folders[1]), gates, strict=strict)
+    return publish(_console(), outcome, out or stored.new_folder())
+
+
+def again(console: Console, folder: Path, *, plain: bool = False) -> int:
+    """Derive a stored comparison anew, write its files and show it; 0, whatever it says: that was said when it was measured."""
+    from .. import journal
+    from ..compare.outcome import derive
+
+    publish(console, derive(journal.read(folder)), folder, plain=plain)
+    return 0
+
+
+def publish(console: Console, outcome: Outcome, folder: Path, *, plain: bool = False) -> int:
+    """Write and show what came of a comparison; its exit code. Raises UsageError where the folder cannot take the files."""
+    from rich.markup import escape
+
+    from kerneldyno.reports import artefacts
+    from kerneldyno.reports.annotations import annotations
+    from kerneldyno.reports.markdown import SUMMARY_BYTES, markdown
+
+    from ..compare.telling import tell
+    from ..plan import UsageError
+
+    try:
+        page = artefacts.write(outcome, folder, plain=plain)
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(markdown(outcome, limit_bytes=SUMMARY_BYTES))
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UsageError(
+            f"the results in {folder} could not be written ({why}): make room or give permission, then: kerneldyno report {folder}"
+        ) from error
+    tell(console, outcome)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print("\n".join(annotations(outcome)), flush=True)
+    console.print(f"page: {escape(str(page))}", soft_wrap=True, highlight=False)
+    return outcome.exit_code
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
