@@ -3,16 +3,12 @@
 Escaping follows GitHub's own toolkit (actions/toolkit, packages/core/src/command.ts).
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping  # no "from __future__ import annotations" here: the function below has that name
+from typing import Literal
 
 from kerneldyno.bench.verdict import EXIT_CASES, EXIT_FINE, EXIT_REGRESSED, Outcome
 
 from . import units, verdicts
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 Level = Literal["error", "warning"]
 LONGEST = 600

@@ -142,7 +142,7 @@ def _kept(ordered: Sequence[Verdict]) -> list[int]:
 
 def _options(ordered: Sequence[Verdict]) -> dict[str, dict[str, str]]:
     """What the page can be filtered by: value -> word, where there is more than one to choose from."""
-    offered = {
+    offered: dict[str, dict[str, str]] = {
         "word": {word: word for word in WORDS if any(verdict.word == word for verdict in ordered)},
         "operator": {verdict.operator: OPERATORS.get(verdict.operator, verdict.operator) for verdict in ordered},
         "kernel": {name: name for name in sorted({verdict.kernel for verdict in ordered})},
