@@ -105,28 +105,29 @@ def _span(measured: Sequence[Row], middle: float, divisor: float) -> list[float]
     values = [row["latency_s"] for row in measured]
     low, high = min([*values, middle * (1 - LEAST_SPAN)]), max([*values, middle * (1 + LEAST_SPAN)])
     room = 0.06 * (high - low)
-    return [(low - 2 * room) / divisor, (high + room) / divisor]
+    return [max(0.0, low - 2 * room) / divisor, (high + room) / divisor]
 
 
 def _axis(rows: Sequence[Row]) -> dict[str, Any]:
     step = max(1, -(-len(rows) // MOST_TICKS))
     shown = list(range(0, len(rows), step))
+    of_one_day = len({row["created"][:10] for row in rows}) == 1
     return {
         "title": {"text": "run, oldest left"},
         "tickvals": shown,
-        "ticktext": [_day(rows[place]["created"]) for place in shown],
+        "ticktext": [_day(rows[place]["created"], of_one_day=of_one_day) for place in shown],
         "tickangle": 0,
         "range": [-0.7, len(rows) - 0.3],
         "zeroline": False,
     }
 
 
-def _day(created: str) -> str:
+def _day(created: str, *, of_one_day: bool) -> str:
     try:
         moment = datetime.fromisoformat(created)
     except ValueError:
         return html.escape(created[:10])
-    return f"{moment.day} {moment:%b}<br>{moment.year}"
+    return f"{moment:%H:%M}<br>UTC" if of_one_day else f"{moment.day} {moment:%b}<br>{moment.year}"
 
 
 def _reach(row: Row, column: str) -> float:

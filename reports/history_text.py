@@ -146,8 +146,8 @@ def method() -> list[tuple[str, str]]:
         ),
         (
             "how often it errs",
-            f"of simulated series of 30 steady runs with 2 % noise, {FALSE_ALARMS} show a false change; all steps of 10 % are found, at "
-            "most one run off. Machines with good and bad days bring more false ones",
+            f"of simulated series of 30 steady runs with 2 % noise, {FALSE_ALARMS} show a false change; 99.9 % of steps of 10 % are found "
+            "at most one run off. Machines with good and bad days bring more false ones",
         ),
         ("× noise", "the change divided by the spread of single runs around their level"),
         (
