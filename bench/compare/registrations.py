@@ -10,7 +10,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .sources import PACKAGE, Sources, executed
+from .sources import PACKAGE, Sources
 
 NAMED = {
     "torch.library.custom_op": "name",
@@ -39,6 +39,7 @@ NAMED = {
     "jax.ffi.register_ffi_target": "name",
 }
 """Function or class -> the argument that says under which name; the first one where the name comes first."""
+SHORT_NAMES = {name.rpartition(".")[2] for name in NAMED}
 NAMED_LATER = ("register_backend", "register_pytree_node", "_register_pytree_node", "register_dataclass")
 """Functions whose first argument is no name: without a name of its own, that of a function or class is taken."""
 DISTINCT = ("__name__", "__package__", "__file__", "__spec__")
@@ -53,9 +54,8 @@ def global_registrations(folder: Path) -> dict[str, str]:
     return {sources.file_of(name): words for name in sources.paths if (words := _registers(sources, name))}
 
 
-def reasons(folder: Path) -> dict[str, str]:
+def reasons(sources: Sources) -> dict[str, str]:
     """Implementation module ("attention.mine") -> why it cannot share a process with another revision, in a sentence."""
-    sources = Sources(folder.resolve())
     return _reasons(sources, sources.implementations, stop=sources.harness)
 
 
@@ -83,9 +83,11 @@ def _registers(sources: Sources, module: str) -> str | None:
     tree = sources.tree(module)
     if tree is None:
         return None
-    if sources.deep and (absolute := _absolute_imports(sources, tree)):
+    if sources.deep and (absolute := _absolute_imports(sources, module)):
         return f"imports {absolute} by its absolute name"
-    names = dict(_imported_names(tree))
+    if not any(word in sources.text(module) for word in (*SHORT_NAMES, IN_CPP)):
+        return _in_cpp_files(sources, module)
+    names = dict(_imported_names(sources.nodes(module)))
     constants = {
         target.id: node.value
         for node in tree.body
@@ -95,7 +97,7 @@ def _registers(sources: Sources, module: str) -> str | None:
     }
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     called: set[int] = set()
-    for node in executed(tree):  # calls come before what they call
+    for node in sources.nodes(module):  # calls come before what they call
         if isinstance(node, ast.Call) and (function := _full_name(node.func, names)) in NAMED:
             called.add(id(node.func))
             if words := _clash(node, str(function), constants, defined):
@@ -130,9 +132,9 @@ def _is_distinct(name: ast.expr, constants: dict[str, ast.expr], depth: int = 5)
     return depth > 0 and any(_is_distinct(constants[item], constants, depth - 1) for item in names & constants.keys())
 
 
-def _imported_names(tree: ast.Module) -> Iterator[tuple[str, str]]:
+def _imported_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
     """Local name -> full name, of absolute imports."""
-    for node in executed(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from ((alias.asname, alias.name) if alias.asname else (alias.name.partition(".")[0],) * 2 for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -148,9 +150,9 @@ def _full_name(node: ast.AST, names: dict[str, str]) -> str | None:
     return None
 
 
-def _absolute_imports(sources: Sources, tree: ast.Module) -> str | None:
+def _absolute_imports(sources: Sources, module: str) -> str | None:
     """A module of ours imported absolutely: in a second revision that would be the first one's. Both share the harness."""
-    for node in executed(tree):
+    for node in sources.nodes(module):
         found = []
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]

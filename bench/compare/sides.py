@@ -107,7 +107,7 @@ def _read(folder: Path, package: str, load: Sequence[Path], problems: str, *, al
     _prepare(sources, package, problems)
     kernels: dict[str, Kernel] = {}
     side = Side(package, folder, kernels)
-    side.left_out.update({sources.file_of(name): why for name, why in registrations.reasons(folder).items()})
+    side.left_out.update({sources.file_of(name): why for name, why in registrations.reasons(sources).items()})
     for operator, name in _modules(sources, package, side.broken):
         file = f"{operator}/{name}.py"
         if alone or file not in side.left_out:
@@ -176,5 +176,5 @@ def _sentence(file: str, error: BaseException) -> str:
         return str(error)
     if isinstance(error, SyntaxError):
         return f"{file} does not parse: {error.msg} (line {error.lineno})"
-    said = (str(error) or "no message").splitlines()[0]
+    said = (str(error) or "no message").splitlines()[0].removesuffix(f" ({getattr(error, 'path', None)})")  # where it lies is private
     return f"{file} cannot be loaded: {type(error).__name__}: {said}"

@@ -7,10 +7,11 @@ imported than really is.
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import warnings
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 PACKAGE = "kerneldyno.kernels"
@@ -35,8 +36,7 @@ class Sources:
         found = folder.rglob("*.py") if deep else folder.glob("*.py")
         self.paths = {self.name_of(path): path for path in sorted(found) if _is_ours(path.relative_to(folder))}
         self._imports: dict[str, frozenset[str]] = {}
-        self._trees: dict[str, ast.Module | None] = {}
-        self._digests: dict[str, str] = {}
+        self._loaders: dict[str, frozenset[str]] = {}
 
     def name_of(self, path: Path) -> str:
         """The module of a file; a package is called like its folder, the kernels folder itself "__init__"."""
@@ -51,18 +51,16 @@ class Sources:
         return self.paths[module].read_text(encoding="utf-8", errors="surrogateescape")
 
     def tree(self, module: str) -> ast.Module | None:
-        """None for a file that does not parse."""
-        if module not in self._trees:
-            self._trees[module] = _parsed(self.text(module))
-        return self._trees[module]
+        """None for a file that does not parse. Not to be changed: it is parsed once for all who read the same text."""
+        return _parsed(self.text(module))
+
+    def nodes(self, module: str) -> tuple[ast.AST, ...]:
+        """Of its tree, those that are `executed`; parents before children."""
+        return _executed(self.text(module))
 
     def digest(self, module: str) -> str:
         """Changes when the code does, not when comments, docstrings or the layout of the text do."""
-        if module not in self._digests:
-            tree = _parsed(self.text(module))  # a tree of its own, for it is changed
-            content = self.text(module) if tree is None else ast.dump(_Bare().visit(tree))
-            self._digests[module] = hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
-        return self._digests[module]
+        return _digest(self.text(module))
 
     @cached_property
     def operators(self) -> tuple[str, ...]:
@@ -111,12 +109,9 @@ class Sources:
         return self._imports[module]
 
     def _found_imports(self, module: str) -> set[str]:
-        tree = self.tree(module)
         found = {*_parents(module), "__init__"}
-        if tree is None:
-            return found & self.paths.keys()
         loaders = {name: name for name in self.loaders(module)}
-        for node in executed(tree):
+        for node in self.nodes(module):
             if isinstance(node, ast.Import):
                 found.update(name for alias in node.names if (name := self._inside(alias.name)))
             elif isinstance(node, ast.ImportFrom):
@@ -129,24 +124,34 @@ class Sources:
         found.update(*map(_parents, set(found)))
         offered = {name for item in [*found & self.paths.keys(), module] for name in self.loaders(item)}
         known = {local for local, name in loaders.items() if name in offered} | offered
-        return (found | self._composed(tree, module, known)) & self.paths.keys()
+        return (found | self._composed(module, known)) & self.paths.keys()
 
     def loaders(self, module: str) -> frozenset[str]:
         """Functions of a module that import what they are asked for, so that only their calls can tell what that is."""
-        tree = self.tree(module)
-        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)] if tree else []
-        return frozenset(node.name for node in functions if any(self._is_unreadable(inner, module) for inner in ast.walk(node)))
+        if module not in self._loaders:
+            tree = self.tree(module) if self._may_compute(module) else None
+            functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)] if tree else []
+            found = (node.name for node in functions if any(self._is_unreadable(inner, module) for inner in ast.walk(node)))
+            self._loaders[module] = frozenset(found)
+        return self._loaders[module]
 
-    def _composed(self, tree: ast.Module, module: str, loaders: set[str]) -> set[str]:
+    def _may_compute(self, module: str) -> bool:
+        """Whether a look at the syntax tree can find an import of something that is computed."""
+        text = self.text(module)
+        return any(word in text for word in (*NAMING, *PLACING))
+
+    def _composed(self, module: str, loaders: set[str]) -> set[str]:
         """What is imported by name ("attention/sdpa"), or, where no name can be read, everything in other operators' folders."""
+        if not loaders and not self._may_compute(module):
+            return set()
         named: dict[int, str] = {}
-        for node in executed(tree):
+        for node in self.nodes(module):
             if isinstance(node, ast.Call) and _last_name(node.func) in loaders and node.args:
                 asked = str(getattr(node.args[0], "value", ""))
                 if "/" in asked and (target := asked.replace("/", ".")) in self.paths:
                     named[id(node.func)] = target
-        mentioned = {id(node) for node in executed(tree) if isinstance(node, ast.Name | ast.Attribute) and _last_name(node) in loaders}
-        own = self.loaders(module)
+        mentioned = {id(node) for node in self.nodes(module) if isinstance(node, ast.Name | ast.Attribute) and _last_name(node) in loaders}
+        tree, own = self.tree(module) or ast.Module(), self.loaders(module)
         if mentioned - named.keys() or any(self._is_unreadable(node, module) for node in executed(tree, skipping=own)):
             return {name for name in self.paths if _operator(name) in self.operators and _operator(name) != _operator(module)}
         return set(named.values())
@@ -209,6 +214,7 @@ def executed(tree: ast.AST, skipping: Iterable[str] = ()) -> Iterator[ast.AST]:
             waiting += [item for item in ast.iter_child_nodes(node) if not (isinstance(item, ast.FunctionDef) and item.name in skipping)]
 
 
+@lru_cache(maxsize=1024)
 def _parsed(text: str) -> ast.Module | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of backslashes in old strings
@@ -216,6 +222,19 @@ def _parsed(text: str) -> ast.Module | None:
             return ast.parse(text)
         except (SyntaxError, ValueError, RecursionError):
             return None
+
+
+@lru_cache(maxsize=256)
+def _executed(text: str) -> tuple[ast.AST, ...]:
+    tree = _parsed(text)
+    return () if tree is None else tuple(executed(tree))
+
+
+@lru_cache(maxsize=1024)
+def _digest(text: str) -> str:
+    tree = copy.deepcopy(_parsed(text))
+    content = text if tree is None else ast.dump(_Bare().visit(tree))
+    return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
 
 
 def _joined(package: str, level: int, name: str | None) -> str | None:
