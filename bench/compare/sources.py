@@ -151,8 +151,9 @@ class Sources:
                 if "/" in asked and (target := asked.replace("/", ".")) in self.paths:
                     named[id(node.func)] = target
         mentioned = {id(node) for node in self.nodes(module) if isinstance(node, ast.Name | ast.Attribute) and _last_name(node) in loaders}
-        tree, own = self.tree(module) or ast.Module(), self.loaders(module)
-        if mentioned - named.keys() or any(self._is_unreadable(node, module) for node in executed(tree, skipping=own)):
+        tree = self.tree(module)
+        outside = () if tree is None else executed(tree, skipping=self.loaders(module))
+        if mentioned - named.keys() or any(self._is_unreadable(node, module) for node in outside):
             return {name for name in self.paths if _operator(name) in self.operators and _operator(name) != _operator(module)}
         return set(named.values())
 
