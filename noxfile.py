@@ -1,4 +1,4 @@
-"""The project's chores: bench, report, tests, selftest, lint, types, dev. CI calls these and nothing else."""
+"""The project's chores: bench, compare, report, tests, selftest, lint, types, dev. CI calls these and nothing else."""
 
 from __future__ import annotations
 
@@ -57,6 +57,15 @@ def selftest(session: nox.Session) -> None:
     """Plant faults and count what is caught: `nox -s selftest`, or quickly: `nox -s selftest -- --short`."""
     install(session, "--editable", ".[run]")
     session.run("kerneldyno", "selftest", *session.posargs)
+
+
+@nox.session
+def compare(session: nox.Session) -> None:
+    """Did it get slower, hungrier or wrong? `nox -s compare -- origin/main`, then options of `kerneldyno compare`."""
+    install(session, "--editable", ".[run]")
+    base, *more = session.posargs or ["origin/main"]
+    # what it exits with says what came of it (kerneldyno compare --help); nox reports every one but 0 as a failure
+    session.run("kerneldyno", "compare", "--base", base, *more)
 
 
 @nox.session

@@ -19,7 +19,7 @@ from kerneldyno.bench.verdict import EXIT_FINE, WORDS, Outcome, Verdict
 
 from . import ratios, units, verdicts
 from .frame import replacing
-from .page import HERE, _own, _plotly, embedded
+from .page import HERE, embedded, own, plotly_script
 from .summary import OPERATORS
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def page(outcome: Outcome, *, plain: bool = False) -> str:
     columns = _kept(ordered)
     return environment.get_template("comparison.html.j2").render(
         nonce=secrets.token_hex(16),
-        style=_own("page.css") + _own("comparison.css"),
-        script=_own("page.js") + _own("comparison.js"),
-        plotly=_plotly(plain=plain),
+        style=own("page.css") + own("comparison.css"),
+        script=own("page.js") + own("comparison.js"),
+        plotly=plotly_script(plain=plain),
         plain=plain,
         outcome=outcome,
         failed=outcome.exit_code != EXIT_FINE,

@@ -19,7 +19,7 @@ from .frame import replacing
 from .history import History, has_number, read
 from .history_figures import over_runs
 from .method import machine
-from .page import HERE, _own, _plotly, embedded
+from .page import HERE, embedded, own, plotly_script
 from .summary import short
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ def html(history: History, *, plain: bool = False) -> str:
     environment.globals |= {"count": units.count, "short": short, "state": _state, "moment": history_text.moment}
     return environment.get_template("history.html.j2").render(
         nonce=secrets.token_hex(16),
-        style=_own("page.css"),
-        script=_own("page.js"),
-        plotly=_plotly(plain=plain),
+        style=own("page.css"),
+        script=own("page.js"),
+        plotly=plotly_script(plain=plain),
         plain=plain,
         history=history,
         subject=history_text.subject(history),

@@ -156,7 +156,7 @@
   document.getElementById("download").addEventListener("click", () => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([read("csv")], { type: "text/csv" }));
-    link.download = "results.csv";
+    link.download = document.getElementById("download").dataset.file ?? "results.csv";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   });

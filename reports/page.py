@@ -54,9 +54,9 @@ def html(frames: Frames, *, plain: bool = False) -> str:
     }
     return environment.get_template("page.html.j2").render(
         nonce=secrets.token_hex(16),
-        style=_own("page.css"),
-        script=_own("page.js"),
-        plotly=_plotly(plain=plain),
+        style=own("page.css"),
+        script=own("page.js"),
+        plotly=plotly_script(plain=plain),
         plain=plain,
         sections=sections,
         figures=embedded(drawing.figures),
@@ -116,12 +116,14 @@ def _options(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
     return {name: values for name, values in offered.items() if len(values) > 1}
 
 
-def _own(name: str) -> Markup:
+def own(name: str) -> Markup:
+    """A style sheet or script of this folder, as it is."""
     return Markup((HERE / name).read_text(encoding="utf-8"))  # noqa: S704 - a file of this folder
 
 
 @lru_cache(maxsize=2)
-def _plotly(*, plain: bool) -> Markup:
+def plotly_script(*, plain: bool) -> Markup:
+    """The installed plotly's bundle: its text, or gzip and base64 for the browser to unpack."""
     bundle: str = get_plotlyjs()
     if plain:
         return Markup(bundle)  # noqa: S704 - plotly's own, made to stand in a script element

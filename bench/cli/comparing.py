@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -14,11 +14,12 @@ from typer import Argument, Option
 from .. import flags
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
     from ..compare.command import Asked
+    from ..launch import Options
     from ..verdict import Outcome
 
 EXIT_CODES = """Exit status: 0 nothing regressed · 1 something regressed · 2 a mistake in what was asked · 3 not comparable (other
@@ -35,6 +36,7 @@ Kernels = Annotated[
     str | None,
     Option(metavar="BASE CANDIDATE", help="Two kernels, by name; with --base only kernels that match these globs: 'attention/*,sdpa*'."),
 ]
+Preset = Annotated[list[str] | None, Option(help="Named set of problems; repeat for several. `list` shows them. (default: compare)")]
 All = Annotated[bool, Option("--all", help="Kernels that did not change, too. (default: those that differ, and canaries)")]
 Gate = Annotated[str, Option(help="What fails the comparison: latency,memory,errors,energy.")]
 Processes = Annotated[
@@ -46,30 +48,31 @@ Budget = Annotated[
 Stored = Annotated[bool, Option("--strict", help="Stored runs: let a regression fail, if they are of one machine and one day.")]
 
 
-def compare(
+def compare(  # noqa: PLR0913, RUF100 - what is not named in the body is read from the context
+    context: typer.Context,
     what: What = None,
     base: Base = None,
     candidate: Candidate = "worktree",
     kernels: Kernels = None,
     everything: All = False,
-    preset: flags.Preset = None,
-    operator: flags.Operator = None,
-    batch: flags.Batch = None,
-    seq_len: flags.SeqLen = None,
-    dtype: flags.Dtype = None,
-    causal: flags.Causal = None,
-    direction: flags.Direction = None,
-    set_: flags.Set = None,
-    device: flags.Device = "auto",
-    load: flags.Load = None,
-    threads: flags.Threads = None,
-    seed: flags.Seed = 0,
+    preset: Preset = None,  # noqa: ARG001
+    operator: flags.Operator = None,  # noqa: ARG001
+    batch: flags.Batch = None,  # noqa: ARG001
+    seq_len: flags.SeqLen = None,  # noqa: ARG001
+    dtype: flags.Dtype = None,  # noqa: ARG001
+    causal: flags.Causal = None,  # noqa: ARG001
+    direction: flags.Direction = None,  # noqa: ARG001
+    set_: flags.Set = None,  # noqa: ARG001
+    device: flags.Device = "auto",  # noqa: ARG001
+    load: flags.Load = None,  # noqa: ARG001
+    threads: flags.Threads = None,  # noqa: ARG001
+    seed: flags.Seed = 0,  # noqa: ARG001
     processes: Processes = None,
-    budget: Budget = None,
+    budget: Budget = None,  # noqa: ARG001
     gate: Gate = "latency,memory,errors",
     strict: Stored = False,
-    build_timeout: flags.BuildTimeout = None,
-    call_timeout: flags.CallTimeout = 30.0,
+    build_timeout: flags.BuildTimeout = None,  # noqa: ARG001
+    call_timeout: flags.CallTimeout = 30.0,  # noqa: ARG001
     out: flags.Out = None,
 ) -> None:
     """Did it get slower, hungrier or wrong? REGRESSED, IMPROVED, SAME or INCONCLUSIVE for each case, with an interval.
@@ -77,39 +80,22 @@ def compare(
     Three forms. Two kernels: `compare --kernels attention/sdpa attention/fused`. Two commits: `compare --base origin/main`,
     where both sides are measured now, in the same fresh processes. Two stored runs: `compare runs/A runs/B`, which is advice.
     """
-    from .. import launch, options
     from ..compare import command
+    from ..options import words
     from ..plan import UsageError
 
-    chosen = command.gates(options.words(gate, "--gate"))
+    chosen = command.gates(words(gate, "--gate"))
     positional = list(what or [])
     if base is None and kernels is None:
         if len(positional) != 2:
-            raise UsageError(
-                "compare needs --base REV, --kernels BASE CANDIDATE, or the folders of two stored runs: kerneldyno compare --help"
-            )
+            forms = "--base REV, --kernels BASE CANDIDATE, or the folders of two stored runs"
+            raise UsageError(f"compare needs {forms}: kerneldyno compare --help")
         raise typer.Exit(_stored(positional, chosen, strict=strict, out=out))
     if strict:
         raise UsageError("--strict is for two stored runs: what is measured now fails the comparison anyway")
     names = _names(kernels, positional, base)
     asked = command.Asked(
-        run=launch.Options(
-            presets=tuple(preset or ()),
-            operators=options.words(operator, "--operator"),
-            kernels=names,
-            axes=options.axes(batch=batch, seq_len=seq_len, dtype=dtype, direction=direction, others=set_ or [], causal=causal),
-            device=device,
-            load=tuple(load or ()),
-            protocol="paired",
-            seed=seed,
-            energy="on" if "energy" in chosen else "off",
-            budget_s=budget,
-            threads=threads,
-            build_timeout_s=build_timeout,
-            call_timeout_s=call_timeout,
-            out=out,
-            command=shlex.join(["kerneldyno", *options.without_paths(sys.argv[1:])]),
-        ),
+        run=_run_options(context.params, names, energy="energy" in chosen),
         base=base,
         candidate=candidate,
         everything=everything,
@@ -117,6 +103,30 @@ def compare(
         gates=chosen,
     )
     raise typer.Exit(_measured(asked))
+
+
+def _run_options(given: Mapping[str, Any], names: tuple[str, ...], *, energy: bool) -> Options:
+    """What a comparison has in common with a sweep."""
+    from .. import launch, options
+
+    varied = {name: given[name] for name in ("batch", "seq_len", "dtype", "direction", "causal")}
+    return launch.Options(
+        presets=tuple(given["preset"] or ()),
+        operators=options.words(given["operator"], "--operator"),
+        kernels=names,
+        axes=options.axes(**varied, others=given["set_"] or []),
+        device=given["device"],
+        load=tuple(given["load"] or ()),
+        protocol="paired",
+        seed=given["seed"],
+        energy="on" if energy else "off",
+        budget_s=given["budget"],
+        threads=given["threads"],
+        build_timeout_s=given["build_timeout"],
+        call_timeout_s=given["call_timeout"],
+        out=given["out"],
+        command=shlex.join(["kerneldyno", *options.without_paths(sys.argv[1:])]),
+    )
 
 
 def _names(kernels: str | None, positional: Sequence[str], base: str | None) -> tuple[str, ...]:
@@ -183,7 +193,8 @@ def publish(console: Console, outcome: Outcome, folder: Path, *, plain: bool = F
         ) from error
     tell(console, outcome)
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        print("\n".join(annotations(outcome)), flush=True)
+        for line in annotations(outcome):
+            print(line, flush=True)
     console.print(f"page: {escape(str(page))}", soft_wrap=True, highlight=False)
     return outcome.exit_code
 

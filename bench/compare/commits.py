@@ -18,6 +18,8 @@ from .loading import PACKAGE
 
 WORKTREE = "worktree"
 """Names the files as they are now."""
+SHORT = 12
+"""Characters of a commit's hash that tell people which one it is."""
 BASE, CANDIDATE = PACKAGE.format(side="base"), PACKAGE.format(side="candidate")
 
 
@@ -83,7 +85,8 @@ def _written(root: Path, name: str, load: tuple[Path, ...], scratch: Path) -> _R
         own = commit if repository == root.resolve() else revisions.resolve(repository, name)
         if (file := revisions.extract_file(repository, own, path, scratch / f"load-{number}")) is not None:
             files.append(file)
-    return _Revision(Side(label=name, commit=commit), folder, tuple(files))
+    label = name[:SHORT] if name == commit else name
+    return _Revision(Side(label=label, commit=commit), folder, tuple(files))
 
 
 def _require_own_files(side: sides.Side, revision: _Revision) -> None:

@@ -43,23 +43,38 @@ class Contest(Runner):
     """Case -> how many processes it is to have."""
     _left_out: set[str] = field(default_factory=set)
     """Cells for which the budget leaves no time."""
-    _pass_s: float = 0.0
-    """What the last pass took."""
+    _cost_s: dict[str, float] = field(default_factory=dict)
+    """Cell -> what its last process took."""
 
     def _all_groups(self) -> Ended:
         self._rng = np.random.default_rng(self.settings.seed)
         self._cases = {case.id: case for case in self.plan.cases}
-        if self.comparison.cells:
-            self._measure_ceilings()
+        # no ceilings: whether a rate is plausible matters little where two are divided, and a busy machine's are too low
+        if not self.comparison.cells:
+            return "finished"
         return self._first_look() or self._more() or self._second_look() or "finished"
 
     def _first_look(self) -> Ended | None:
+        """All cells; then, if the budget was too careful, those that were left out."""
+        while True:
+            ended = self._processes([cell for cell in self._cells() if cell.id not in self._cost_s])
+            again = sorted(self._left_out, key=[cell.id for cell in self.comparison.cells].index)
+            self._left_out = set()
+            if ended or not again:
+                return ended
+            if not self._room_for(again[0]):
+                self._left_out = set(again)
+                return self._out_of_time(f"{len(again)} cells")
+
+    def _processes(self, cells: Sequence[Cell]) -> Ended | None:
+        """The processes of a first look at these cells."""
         terms = self.comparison.terms
         for number in range(terms.processes):
-            if number and not self._affords(1):
+            chosen = [cell for cell in cells if cell.id not in self._left_out]
+            if number and not self._affords(chosen):
                 self._say(f"the budget allows {number} processes for each cell")
                 return None
-            if ended := self._pass(self._cells(), number + 1, f"process {number + 1} of {terms.processes}"):
+            if ended := self._pass(chosen, number + 1, f"process {number + 1} of {terms.processes}"):
                 return ended
         return None
 
@@ -75,14 +90,15 @@ class Contest(Runner):
         terms = self.comparison.terms
         cells = [cell for cell in self._cells() if cell.compared]
         evidence = {cell.id: pairs.evidence(cell, self.measurements) for cell in cells}
-        firsts = {key: cut(one, first_look_at(one, terms)) for key, one in evidence.items()}
+        cells = [cell for cell in cells if evidence[cell.id].differences]
+        firsts = {key: cut(one, first_look_at(one, terms)) for key, one in evidence.items()}  # of cells without numbers, too
         decided = look(firsts, terms, terms.alpha * terms.first_look)
         chosen = [cell for cell in cells if unsettled(decided[cell.id])]
         have = {cell.id: len(evidence[cell.id].differences) for cell in chosen}
         for number in range(terms.second_look):
             if not chosen:
                 return None
-            if not self._affords(len(chosen) / max(len(cells), 1)):
+            if not self._affords(chosen):
                 return self._out_of_time("the second look")
             for cell in chosen:
                 self._aim(cell, have[cell.id] + number + 1)
@@ -94,7 +110,7 @@ class Contest(Runner):
         for target in range(start + 1, end + 1):
             if not cells:
                 return None
-            if not self._affords(len(cells) / len(self._cells())):
+            if not self._affords(cells):
                 return self._out_of_time(why)
             if ended := self._pass(cells, target, f"{why}: {len(cells)} of {len(self._cells())}, process {target} of {end}"):
                 return ended
@@ -108,21 +124,21 @@ class Contest(Runner):
     def _units(self, cells: Sequence[Cell], text: str, *, first: bool = False) -> Ended | None:
         """One more process for each of these cells: in random order, save the first time, when the budget may leave out the last."""
         self._say(text)
-        began, ordered = time.monotonic(), list(cells)
+        ordered = list(cells)
         if not first:
             ordered = [cells[place] for place in self._rng.permutation(len(cells))]
         for number, cell in enumerate(ordered):
             if self.stop():
                 return "interrupted"
-            spent = time.monotonic() - began
-            if first and number and not self._fits(spent, number):
+            if first and self._cost_s and not self._room_for(cell.id):
                 self._left_out |= {one.id for one in ordered[number:]}
                 self._say(f"the budget leaves no time for {len(ordered) - number} of {len(ordered)} cells")
                 break
+            began = time.monotonic()
             for group in self._unit(cell):
                 self.progress.group(group, number + 1, len(ordered), None)
                 self._one_group(group, 0 if first else 1)
-        self._pass_s = (time.monotonic() - began) * (LATER_SHARE if first else 1.0)
+            self._cost_s[cell.id] = (time.monotonic() - began) * (LATER_SHARE if first else 1.0)
         return "interrupted" if self.stop() else None
 
     def _unit(self, cell: Cell) -> Unit:
@@ -169,18 +185,28 @@ class Contest(Runner):
         copies = {cell.id: pairs.evidence(cell, self.measurements).copies for cell in cells if cell.copy is not None}
         return {cell for cell, (word, _) in canaries(copies, self.comparison.terms).items() if word == "INCONCLUSIVE"}
 
-    def _fits(self, spent_s: float, measured: int) -> bool:
-        """Whether one more cell leaves time for the fewest processes of all."""
+    def _room_for(self, cell: str) -> bool:
+        """Whether one more cell leaves time for the fewest processes of it and of all that are begun."""
         left = self._budget_left()
         if left is None:
             return True
-        one_pass = spent_s * (measured + 1) / measured
-        return one_pass / (measured + 1) + (FEWEST_PROCESSES - 1) * LATER_SHARE * one_pass <= left
+        usual = sum(self._cost_s.values()) / len(self._cost_s)
+        cost = self._cost_s.get(cell, usual)
+        begun = [one for one in self._cells() if one.id in self._cost_s and one.id != cell]
+        still = sum(self._cost_s[one.id] * max(FEWEST_PROCESSES - self._done(one), 0) for one in begun)
+        return still + cost / LATER_SHARE + (FEWEST_PROCESSES - 1) * cost <= left
 
-    def _affords(self, share: float) -> bool:
-        """Whether there is time for so large a share of a pass."""
+    def _done(self, cell: Cell) -> int:
+        """Processes measured so far; endless for a cell that cannot come to a ratio any more."""
+        if not any(all(self._may_be_ok(case) for case in pair) for pair in self._pairs(cell)):
+            return 1000
+        found = self.measurements.get(cell.base or cell.candidate or "")
+        return len(found.processes) if found else 0
+
+    def _affords(self, cells: Sequence[Cell]) -> bool:
+        """Whether there is time for one more process of each of these."""
         left = self._budget_left()
-        return left is None or share * self._pass_s <= left
+        return left is None or sum(self._cost_s.get(cell.id, 0.0) for cell in cells) <= left
 
     def _out_of_time(self, what: str) -> None:
         self._say(f"the budget leaves no time for {what}")

@@ -99,6 +99,8 @@ def exit_code(verdicts: Sequence[Verdict], watched: Sequence[Canary], terms: Ter
 
 def headline(verdicts: Sequence[Verdict], left_out: Sequence[Cell] = (), watched: Sequence[Canary] = ()) -> str:
     """One sentence: how many cells came out how, and the worst by name."""
+    if not verdicts and not left_out:
+        return "Nothing differs: no kernel was compared (--all compares everything)"
     if not verdicts:
         return "Nothing was compared" + (f"; {len(left_out)} cells were left out" if left_out else "")
     counts = [f"{count} {word.lower()}" for word in WORDS if (count := sum(one.word == word for one in verdicts))]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class CompareProgress(TerminalProgress):
     """Each stage on a line; a case only when it does not work: numbers of single processes would be misread as results."""
 
-    def begin(self, plan: Plan, settings: Settings, done: int) -> None:
+    def begin(self, plan: Plan, settings: Settings, done: int) -> None:  # noqa: ARG002 - of the protocol
         on = f"on {plan.cases[0].device}, {settings.threads} threads" if plan.cases else "nothing differs"
         kernels = len({case.kernel for case in plan.cases})
         self.console.print(f"{kernels} kernels, {len({case.group for case in plan.cases})} problems {on}", highlight=False)
