@@ -168,6 +168,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
             found.append(
                 f"false alarms: {false.families.share:.2%} of families, at most {false.upper:.2%} (goal: at most {MOST_FALSE:.0%})"
             )
+        if not any(one.spread_class in PROMISED for one in self.detection):
+            found.append(f"no kernel scatters by {' or '.join(PROMISED)} here: nothing of the promised detection was shown")
         for one in self.detection:
             least = LEAST_SEEN.get(one.slowdown)
             if least is not None and one.spread_class in PROMISED and one.final.share < least:

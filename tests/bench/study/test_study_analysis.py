@@ -95,6 +95,12 @@ def test_goals_are_missed_where_slowdowns_go_unseen(told):
     assert "attention/sdpa slower by 5% (one of 20 cells): seen in 0.0% (goal: 80%)" in missed
 
 
+def test_a_machine_too_restless_to_show_anything_reaches_no_goal(told):
+    restless = [one for one in told.detection if one.spread_class not in PROMISED]
+    (sentence,) = msgspec.structs.replace(told, detection=restless).missed
+    assert sentence.startswith("no kernel scatters by")
+
+
 def test_the_tables_hold_what_was_found(told):
     text = telling.markdown(told)
     for kernel in told.kernels:
