@@ -1,4 +1,4 @@
-"""The project's chores: bench, compare, report, tests, selftest, lint, types, dev. CI calls these and nothing else."""
+"""The project's chores: bench, compare, report, tests, selftest, crosscheck, study, lint, types, dev. CI calls these and nothing else."""
 
 from __future__ import annotations
 
@@ -66,6 +66,13 @@ def compare(session: nox.Session) -> None:
     base, *more = session.posargs or ["origin/main"]
     # what it exits with says what came of it (kerneldyno compare --help); nox reports every one but 0 as a failure
     session.run("kerneldyno", "compare", "--base", base, *more)
+
+
+@nox.session
+def study(session: nox.Session) -> None:
+    """How often is a comparison wrong? `nox -s study`, on a machine that does nothing else; --help explains it."""
+    install(session, "--editable", ".[run,crosscheck]", "pytest-benchmark")  # the other tools' own code is asked, too
+    session.run("python", "-P", "-m", "kerneldyno.bench.study", *session.posargs)
 
 
 @nox.session

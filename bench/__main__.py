@@ -141,6 +141,7 @@ def check(
 
 app.command(epilog=comparing.EXIT_CODES)(comparing.compare)
 app.command(epilog=EXIT_CODES)(stored.history)
+app.command(epilog=EXIT_CODES)(stored.export)
 
 
 @app.command(epilog=EXIT_CODES)

@@ -26,6 +26,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Path of a revision of the `kernels` folder; None: what is installed."""
     load: tuple[str, ...] = ()
     """Paths of its plugin files."""
+    problems: str | None = None
+    """Path of the revision whose problems it shares; None: those that are installed."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,8 +28,11 @@ MOST_FUNCTION_LINES = 60
 PLAIN = ("records", "manifest", "comparison", "verdict", "entries", "stats", "journal")
 FOR_REPORTS = {f"kerneldyno.bench.{name}" for name in PLAIN}
 DECIDING = {f"kerneldyno.bench.compare.{name}" for name in ("decide", "pairs", "quantities", "verdicts", "outcome", "stored")}
-TORCH_FREE = {f"kerneldyno.bench.{name}" for name in ("plan", "run", "environment", "__main__")} | FOR_REPORTS | DECIDING
-KERNEL_FREE = FOR_REPORTS | DECIDING
+READING = {f"kerneldyno.bench.compare.{name}" for name in ("sources", "registrations", "alone")}
+PLANNING = {f"kerneldyno.bench.compare.{name}" for name in ("revisions", "differences", "sides", "cells", "commits", "contest", "command")}
+RUNNING = {f"kerneldyno.bench.{name}" for name in ("plan", "run", "environment", "__main__", "export", "onekernel", "pytest_plugin")}
+TORCH_FREE = RUNNING | FOR_REPORTS | DECIDING | READING | PLANNING
+KERNEL_FREE = FOR_REPORTS | DECIDING | READING
 OPTIONAL = {"triton", "onnx", "onnxruntime", "torchao", "jax"}
 
 

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 Folders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders that hold runs.")]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+Form = Annotated[str, typer.Option("--format", metavar="FORMAT", help="Only pytest-benchmark so far.")]
 Page = Annotated[Path, typer.Option(metavar="FILE", help="The page.")]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="The frame, too: one row per run and case.")]
 
@@ -27,3 +29,17 @@ def history(folders: Folders, out: Page = Path("runs/history.html"), csv: Csv = 
         csv.parent.mkdir(parents=True, exist_ok=True)
         print(f"frame: {replacing(csv, lambda path: found.frame.to_csv(path, index=False))}")
     print(f"history: {page}")
+
+
+def export(
+    run_folder: Folder,
+    form: Form = "pytest-benchmark",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="(default: RUN/pytest-benchmark.json)")] = None,
+) -> None:
+    """Write a stored run as a file that other tools read: the JSON of pytest-benchmark."""
+    from .. import export as exporting
+
+    done = exporting.export(run_folder, out, form)
+    if done.notice:
+        print(f"kerneldyno: {done.notice}", file=sys.stderr)
+    print(f"export: {done.path}")

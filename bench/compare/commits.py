@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +33,9 @@ class _Revision:
     load: tuple[Path, ...]
     """Its files of --load; those that it does not have are left out."""
 
-    @property
-    def source(self) -> Source:
-        return Source(folder=str(self.folder), load=tuple(str(path) for path in self.load))
+    def source(self, problems: Path) -> Source:
+        """For the workers; `problems` is the folder of the revision whose problems both sides take."""
+        return Source(folder=str(self.folder), load=tuple(str(path) for path in self.load), problems=str(problems))
 
 
 def two_commits(base: str, candidate: str, options: Options, scratch: Path, *, everything: bool = False) -> Contestants:
@@ -62,7 +63,7 @@ def two_commits(base: str, candidate: str, options: Options, scratch: Path, *, e
         base_kernels={**{name: other.kernels[name] for name in lost_in_base}, **one.kernels},
         candidate_kernels=other.kernels,
         pairs=tuple((name, name) for name in compared),
-        sources={"base": old.source, "candidate": new.source, "copy": old.source},
+        sources={side: one.source(new.folder) for side, one in (("base", old), ("candidate", new), ("copy", old))},
         changed={name: why for name, why in found.changed.items() if name in names},
         left_out=tuple(name for name in names if name not in compared),
         same=frozenset(found.unchanged),
@@ -76,7 +77,8 @@ def _written(root: Path, name: str, load: tuple[Path, ...], scratch: Path) -> _R
     if name == WORKTREE:
         commit, dirty = revisions.describe(root)
         folder = revisions.worktree(root, scratch)
-        return _Revision(Side(label=name, commit=f"{commit}-dirty" if dirty else commit), folder, tuple(load))
+        copied = tuple(_copied(path, scratch / f"load-{number}") for number, path in enumerate(load))
+        return _Revision(Side(label=name, commit=f"{commit}-dirty" if dirty else commit), folder, copied)
     commit = revisions.resolve(root, name)
     folder = revisions.extract(root, commit, scratch)
     files = []
@@ -87,6 +89,16 @@ def _written(root: Path, name: str, load: tuple[Path, ...], scratch: Path) -> _R
             files.append(file)
     label = name[:SHORT] if name == commit else name
     return _Revision(Side(label=label, commit=commit), folder, tuple(files))
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    """A copy of a file of --load, and of the modules beside it. Raises KernelFileError when there is no such file."""
+    if not path.is_file():
+        raise KernelFileError(f"--load {path.name}: there is no such file: give the path of a Python file")
+    folder.mkdir(parents=True)
+    for module in {path, *path.parent.glob("*.py")}:
+        shutil.copy(module, folder)
+    return folder / path.name
 
 
 def _require_own_files(side: sides.Side, revision: _Revision) -> None:
@@ -105,4 +117,5 @@ def _warnings(harness: tuple[str, ...]) -> tuple[str, ...]:
     if not harness:
         return ()
     files = ", ".join(harness)
-    return (f"{files} differ, too: registry and problems are taken from the installed revision for both sides",)
+    mathematics = "what kernels compute through a problem's own formula is the candidate's on both sides"
+    return (f"{files} differ, too, and are the candidate's for both sides: {mathematics}, so a change there shows nowhere",)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ..messages import Source
 
+INSTALLED = registry.__package__
 PACKAGE = "kerneldyno_{side}"
 """Under this name the kernels of a side live, beside the installed ones."""
 
@@ -30,11 +31,20 @@ def entries(sources: Mapping[str, Source], *, alone: bool = False) -> dict[str, 
     for side, source in sources.items():
         files = [Path(path) for path in source.load]
         if source.folder is not None and not alone:
-            kernels = read_side(Path(source.folder), PACKAGE.format(side=side), load=files).kernels
+            kernels = read_side(Path(source.folder), PACKAGE.format(side=side), load=files, problems=problems(source)).kernels
         else:
             kernels = installed(files, f"{PACKAGE.format(side=side)}.{registry.PLUGIN_PREFIX}")
         found |= {f"{side}:{name}": kernel for name, kernel in kernels.items()}
     return found
+
+
+def problems(source: Source) -> str:
+    """The package that a side takes its problems from: the candidate's, loaded if it is not yet, so that classes are identical."""
+    if source.problems is None:
+        return INSTALLED
+    package = PACKAGE.format(side="candidate")
+    read_side(Path(source.problems), package, problems=package)
+    return package
 
 
 def installed(files: list[Path], prefix: str) -> dict[str, Kernel]:
