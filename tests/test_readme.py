@@ -1,4 +1,4 @@
-"""The README tells the truth: its table of columns is the code's, its presets exist, its options are options."""
+"""README and docs tell the truth: the table of columns is the code's, presets exist, options are options."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from kerneldyno.kernels import presets
 from kerneldyno.reports.columns import COLUMNS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
+COMPARING = (Path(__file__).parent.parent / "docs" / "comparing.md").read_text()
 COLUMNS_BLOCK = re.compile(r"(?<=<!-- columns -->\n).*?(?=<!-- /columns -->)", re.DOTALL)
 
 
@@ -31,25 +34,25 @@ def test_every_preset_is_named():
         assert f"`{name}`" in README
 
 
-def test_every_option_exists():
+@pytest.mark.parametrize("command", ["run", "compare", "check", "history", "export"])
+def test_every_option_exists(command):
     told = subprocess.run(
-        [sys.executable, "-m", "kerneldyno.bench", "run", "--help"],
+        [sys.executable, "-m", "kerneldyno.bench", command, "--help"],
         capture_output=True,
         text=True,
         check=True,
         env={"COLUMNS": "200", "PATH": ""},
     )
-    fences = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    used = {
-        word
-        for fence in fences
-        for line in fence.splitlines()
-        if "kerneldyno run" in line
-        for word in re.findall(r"--[a-z-]+", line.split("#")[0])
-    }
-    assert used
-    for option in used:
+    fences = [fence for text in (README, COMPARING) for fence in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    lines = [line.split("#")[0] for fence in fences for line in fence.splitlines() if f"kerneldyno {command}" in line]
+    assert lines
+    for option in {word for line in lines for word in re.findall(r"--[a-z-]+", line)}:
         assert option in told.stdout
+
+
+def test_every_exit_status_of_a_comparison_is_told():
+    table = dict(re.findall(r"^\| (\d+) \| (.*) \|$", COMPARING, re.MULTILINE))
+    assert sorted(map(int, table)) == [0, 1, 2, 3, 4, 5, 130]
 
 
 if __name__ == "__main__":

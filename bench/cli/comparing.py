@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..compare.command import Asked
+    from ..comparison import Quantity
     from ..launch import Options
     from ..verdict import Outcome
 
@@ -154,7 +155,7 @@ def _measured(asked: Asked) -> int:
         return publish(console, outcome, folder)
 
 
-def _stored(folders: Sequence[str], gates: tuple[str, ...], *, strict: bool, out: Path | None) -> int:
+def _stored(folders: Sequence[str], gates: tuple[Quantity, ...], *, strict: bool, out: Path | None) -> int:
     from ..compare import stored
 
     outcome = stored.compare(Path(folders[0]), Path(folders[1]), gates, strict=strict)

@@ -64,7 +64,8 @@ class Contest(Runner):
                 return ended
             if not self._room_for(again[0]):
                 self._left_out = set(again)
-                return self._out_of_time(f"{len(again)} cells")
+                self._out_of_time(f"{len(again)} cells")
+                return None
 
     def _processes(self, cells: Sequence[Cell]) -> Ended | None:
         """The processes of a first look at these cells."""
@@ -99,7 +100,8 @@ class Contest(Runner):
             if not chosen:
                 return None
             if not self._affords(chosen):
-                return self._out_of_time("the second look")
+                self._out_of_time("the second look")
+                return None
             for cell in chosen:
                 self._aim(cell, have[cell.id] + number + 1)
             if ended := self._units(chosen, f"second look at {len(chosen)} cells, process {number + 1} of {terms.second_look}"):
@@ -111,7 +113,8 @@ class Contest(Runner):
             if not cells:
                 return None
             if not self._affords(cells):
-                return self._out_of_time(why)
+                self._out_of_time(why)
+                return None
             if ended := self._pass(cells, target, f"{why}: {len(cells)} of {len(self._cells())}, process {target} of {end}"):
                 return ended
         return None

@@ -131,7 +131,7 @@ def _decide(
     cells: Sequence[Cell], measurements: dict[str, Measurement], terms: Terms
 ) -> dict[str, tuple[Decision, tuple[float, float] | None]]:
     """A decision for each cell by Welch's test over processes, and both sides' seconds per call."""
-    sides = {cell.id: tuple(_medians(measurements.get(case or "")) for case in (cell.base, cell.candidate)) for cell in cells}
+    sides = {cell.id: (_medians(measurements.get(cell.base or "")), _medians(measurements.get(cell.candidate or ""))) for cell in cells}
     readings = {cell: _welch(*logs, terms.margin) for cell, logs in sides.items()}
     slower = holm({cell: one.p_slower for cell, one in readings.items() if one}, terms.alpha, len(cells))
     faster = holm({cell: one.p_faster for cell, one in readings.items() if one}, terms.alpha, len(cells))
