@@ -47,6 +47,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """Why a side has no case, in a sentence."""
     broken: bool = False
     """True where the candidate has none because its file does not load."""
+    source: str | None = None
+    """The candidate's file, relative to the repository; None for a file of --load."""
     compared: bool = True
     """False: it is a canary only."""
     unchanged: bool = False

@@ -81,6 +81,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """True where the kernel is made of the same source on both sides."""
     adjacent: str | None = None
     """Why the sides were measured in adjacent processes instead of one."""
+    source: str | None = None
+    """The candidate's file, relative to the repository: "kernels/attention/fused.py"; None for a file of --load."""
     looks: int = 1
     power: float | None = None
     """Chance to have seen a slowdown of 5 %, with this many processes and this scatter."""
@@ -123,6 +125,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     means: list[Mean] = []
     warnings: list[str] = []
     """Each a sentence: about the comparison as a whole."""
+    changed: dict[str, str] = {}
+    """Kernel -> which files of it differ between two commits, in a few words."""
     unchanged: tuple[str, ...] = ()
     """Kernels that were not compared, since nothing that they are made of differs."""
     left_out: list[str] = []

@@ -3,8 +3,7 @@
 Escaping follows GitHub's own toolkit (actions/toolkit, packages/core/src/command.ts).
 """
 
-from collections.abc import Mapping  # no "from __future__ import annotations" here: the function below has that name
-from typing import Literal
+from typing import Literal  # no "from __future__ import annotations" here: the function below has that name
 
 from kerneldyno.bench.verdict import EXIT_CASES, EXIT_FINE, EXIT_REGRESSED, Outcome
 
@@ -15,12 +14,9 @@ LONGEST = 600
 """Characters of a message: GitHub shows about so many."""
 
 
-def annotations(outcome: Outcome, most: int = 10, sources: Mapping[str, str] | None = None) -> list[str]:
-    """Lines to print, one command each, at most `most` (≥ 1); the last one says how many more there are.
-
-    `sources`: kernel -> path of its source relative to the repository's root, for those that are known.
-    """
-    found = _found(outcome, sources or {})
+def annotations(outcome: Outcome, most: int = 10) -> list[str]:
+    """Lines to print, one command each, at most `most` (≥ 1); the last one says how many more there are."""
+    found = _found(outcome)
     if len(found) <= most:
         return [_command(*one) for one in found]
     shown, hidden = found[: most - 1], found[most - 1 :]
@@ -29,7 +25,7 @@ def annotations(outcome: Outcome, most: int = 10, sources: Mapping[str, str] | N
     return [*(_command(*one) for one in shown), _command(level, "kerneldyno compare", more, None)]
 
 
-def _found(outcome: Outcome, sources: Mapping[str, str]) -> list[tuple[Level, str, str, str | None]]:
+def _found(outcome: Outcome) -> list[tuple[Level, str, str, str | None]]:
     """(level, title, message, path), errors first, worst first."""
     found: list[tuple[Level, str, str, str | None]] = []
     if outcome.exit_code not in (EXIT_FINE, EXIT_REGRESSED, EXIT_CASES):
@@ -43,7 +39,7 @@ def _found(outcome: Outcome, sources: Mapping[str, str]) -> list[tuple[Level, st
             ratio = f"; time {verdicts.number(verdict.latency)}" if verdict.latency else ""
             advisory = "" if verdict.fails or verdict.word == "INCONCLUSIVE" else "; it does not fail the comparison"
             message = f"{verdicts.place(verdict)}: {verdict.reason}{ratio}{advisory}"
-            found.append(("error" if verdict.fails else "warning", verdict.word, message, sources.get(verdict.kernel)))
+            found.append(("error" if verdict.fails else "warning", verdict.word, message, verdict.source))
     found += [("warning", "kerneldyno compare", warning, None) for warning in outcome.warnings]
     if outcome.left_out:
         left = units.count(len(outcome.left_out), "cell")

@@ -81,6 +81,7 @@ def _properties(outcome: Outcome) -> Iterable[tuple[str, str]]:
         "device": outcome.device_name,
         "headline": outcome.headline,
         "exit code": f"{outcome.exit_code}: {outcome.meaning}",
+        "sensitivity": outcome.sensitivity,
         "command": outcome.command,
     }
     return ((key, value) for key, value in facts.items() if value)

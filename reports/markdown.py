@@ -116,7 +116,13 @@ def _blocks(outcome: Outcome) -> Iterable[Block]:
     if outcome.means:
         means = "; ".join(f"{escaped(mean.operator, 40)} {mean.ratio:.3f} (n = {mean.cells})" for mean in outcome.means[:20])
         yield Block(f"Geometric mean of the ratios of cells that both sides have: {means}\n")
+    if outcome.sensitivity:
+        yield Block(f"{escaped(outcome.sensitivity)}\n")
     yield _canaries(outcome)
+    if outcome.changed:
+        lines = [f"- {code(kernel)}: {escaped(files)}\n" for kernel, files in sorted(outcome.changed.items())]
+        head = f"<details><summary>{units.count(len(lines), 'changed kernel')}</summary>\n\n"
+        yield Block(head, lines, "\n</details>\n", "- and {} more")
     if outcome.command:
         yield Block(f"**Reproduce**\n\n{fenced(outcome.command)}")
     yield _terms(outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -69,6 +70,7 @@ class _Planner:
                 broken=broken is not None,
                 unchanged=names[1] in self.contestants.same,
                 adjacent=self.contestants.adjacent.get(names[1]),
+                source=_source(candidate or base),
             )
         )
 
@@ -132,6 +134,13 @@ def planned(
     if planner.cells:
         planner.watch(ordered)
     return Planned(planner.cells, list(planner.cases.values()))
+
+
+def _source(kernel: Kernel | None) -> str | None:
+    """Its file, relative to the repository that holds the kernels folder."""
+    if kernel is None or kernel.folder is None:
+        return None
+    return f"kernels/{Path(kernel.source).relative_to(kernel.folder).as_posix()}"
 
 
 def _cell_id(names: tuple[str, str], problem: Problem, device: Device, seed: int) -> str:

@@ -72,6 +72,7 @@ def derive(run: Run) -> Outcome:
         canaries=watched,
         means=means(verdicts),
         warnings=_warnings(verdicts, watched, comparison, run),
+        changed=comparison.changed,
         unchanged=comparison.unchanged,
         left_out=[f"{cell.candidate_kernel} at {cell.label}" for cell in left_out],
         headline=headline(verdicts, left_out, watched),

@@ -144,6 +144,8 @@ def _beside(outcome: Outcome) -> Iterable[str]:
         yield f"{len(outcome.unchanged)} kernels unchanged, not compared: {_some(outcome.unchanged)}"
     for mean in outcome.means:
         yield plain(f"{mean.operator}: geometric mean of the ratios {mean.ratio:.3f} (n = {mean.cells})")
+    if outcome.sensitivity:
+        yield plain(outcome.sensitivity)
     if outcome.wall_s is not None:
         yield f"{duration(outcome.wall_s)} in all"
 

@@ -117,5 +117,6 @@ def _made(cell: Cell, cases: Mapping[str, Case], word: Word, reason: str, *, fai
         reason=reason,
         unchanged=cell.unchanged,
         adjacent=cell.adjacent,
+        source=cell.source,
         **more,
     )
