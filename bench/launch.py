@@ -27,7 +27,7 @@ from .instruments import processor
 from .journal import Journal, read
 from .manifest import PROTOCOLS, Environment, Manifest, Settings
 from .plan import Plan, UsageError
-from .records import Measurement
+from .records import Ceilings, Measurement
 from .run import Ended, Progress, Runner
 
 EnergyChoice = Literal["auto", "off", "on"]
@@ -54,6 +54,8 @@ class Options:
     call_timeout_s: float = 30.0
     out: Path | None = None
     command: str = ""
+    ceilings: Ceilings | None = None
+    """What the machine was seen to do a moment ago, for many small runs in a row; None: it is measured first."""
 
 
 def launch(options: Options, progress: Progress, stop: Callable[[], bool] = lambda: False) -> tuple[Path, Ended]:
@@ -64,7 +66,7 @@ def launch(options: Options, progress: Progress, stop: Callable[[], bool] = lamb
     device, made, manifest = _prepared(options)
     folder = options.out or _new_folder(options)
     with only_one(device), Journal.create(folder, manifest) as journal:
-        return folder, Runner(made, journal, manifest.settings, progress, options.load, stop).run(manifest.created)
+        return folder, Runner(made, journal, manifest.settings, progress, options.load, stop, known=options.ceilings).run(manifest.created)
 
 
 def check(options: Options, progress: Progress, stop: Callable[[], bool] = lambda: False) -> tuple[Plan, dict[str, Measurement], Ended]:

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from kerneldyno.kernels.registry import Kernel, Problem
 
     from .manifest import Environment, Manifest
-    from .records import Case, Measurement
+    from .records import Case, Ceilings, Measurement
 
+_seen: dict[str, Ceilings] = {}
+"""Fingerprint of an environment -> what its machine was seen to do in this process."""
 DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -99,8 +101,11 @@ def ask(
 def measure(asked: Asked) -> Taken:
     """Measure in fresh worker processes; the run folder is gone afterwards. Raises as `launch.launch` does."""
     with _turn(), tempfile.TemporaryDirectory(prefix="kerneldyno-") as folder:
-        where, _ = launch.launch(replace(asked.options, out=Path(folder) / "run"), Quiet())
+        known = _seen.get(asked.environment.fingerprint)
+        where, _ = launch.launch(replace(asked.options, out=Path(folder) / "run", ceilings=known), Quiet())
         stored = read(where)
+    if stored.ceilings is not None:
+        _seen[asked.environment.fingerprint] = stored.ceilings.best_of(known) if known else stored.ceilings
     (case,) = stored.manifest.cases
     return Taken(case, stored.measurements[case.id], stored.manifest)
 
