@@ -204,7 +204,7 @@ def power(scatter: float, processes: int, terms: Terms, *, cells: int, alpha: fl
     """Chance that a slowdown is called REGRESSED at one look: Student's noncentral t, at Holm's strictest level."""
     if processes < 2:
         return 0.0
-    gap = math.log1p(slowdown) - math.log1p(terms.margin)
+    gap = math.log1p(slowdown) - math.log1p(terms.noisy_margin if scatter > terms.noisy else terms.margin)
     if scatter <= 0:
         return float(gap > 0)
     level = (terms.alpha * terms.first_look if alpha is None else alpha) / max(cells, 1)
@@ -246,6 +246,9 @@ def _decision(evidence: Evidence, found: Reading | None, terms: Terms, *, slower
             return Decision("SAME", found, f"within ±{terms.margin:.0%}", advisory)
         return Decision("INCONCLUSIVE", found, "Student's interval and the bootstrap disagree", advisory)
     bounds = f"[{math.expm1(found.at_least):+.1%}, {math.expm1(found.at_most):+.1%}]"
+    if found.at_least > changed or found.at_most < -changed:
+        likely = "slower" if found.mean > 0 else "faster"
+        return Decision("INCONCLUSIVE", found, f"probably {likely}, {bounds}, but not surely enough among so many cells", advisory)
     return Decision(
         "INCONCLUSIVE", found, f"known to {bounds} only, after {found.processes} processes that scatter by {found.spread:.1%}", advisory
     )

@@ -107,6 +107,16 @@ def test_a_cell_that_differs_from_itself_gets_a_wider_margin():
     assert decide.read(restless, TERMS).margin > 0.04
 
 
+def test_what_would_count_alone_but_not_among_many_is_called_probable():
+    cells = family(0.0, 0.004, cells=40)
+    cells["cell 3"] = Evidence((0.045, 0.012, 0.05, 0.02, 0.06, 0.015, 0.055, 0.03))
+    (alone,) = decide.look({"cell 3": cells["cell 3"]}, TERMS, 0.05).values()
+    assert alone.word == "REGRESSED"
+    among = decide.look(cells, TERMS, 0.025)["cell 3"]
+    assert among.word == "INCONCLUSIVE"
+    assert among.why.startswith("probably slower, [+")
+
+
 # ------------------------------------------------------------------ two looks
 
 
@@ -188,6 +198,7 @@ def test_power_of_no_scatter_and_of_nothing_measured():
     assert decide.power(0.0, 8, TERMS, cells=5) == 1.0
     assert decide.power(0.01, 1, TERMS, cells=5) == 0.0
     assert decide.power(0.0, 8, TERMS, cells=5, slowdown=0.01) == 0.0
+    assert decide.power(0.031, 12, TERMS, cells=5) < 0.01  # there a change of 5 % is no change
 
 
 # ------------------------------------------------------------------ canaries
