@@ -34,6 +34,12 @@ class CeilingsFound(msgspec.Struct, frozen=True, tag="ceilings"):
     ceilings: Ceilings
 
 
+class FirstLook(msgspec.Struct, frozen=True, tag="look"):
+    """A comparison's first look is over: how many processes it had of each cell. What is measured from here on is for the second."""
+
+    processes: dict[str, int]
+
+
 class GroupDone(msgspec.Struct, frozen=True, tag="group", kw_only=True):
     """Wall time of one worker process, and where it went: start, build, check, memory, warmup, timing, energy, other."""
 
@@ -49,5 +55,5 @@ class SessionEnd(msgspec.Struct, frozen=True, tag="end", kw_only=True):
     wall_s: float
 
 
-Record = Session | Attempt | Measured | CeilingsFound | GroupDone | SessionEnd
+Record = Session | Attempt | Measured | CeilingsFound | FirstLook | GroupDone | SessionEnd
 """One line of journal.jsonl."""

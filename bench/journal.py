@@ -29,7 +29,7 @@ from ._run_folder import (
     one_sentence,
     require_empty,
 )
-from .entries import Attempt, CeilingsFound, GroupDone, Measured, Record, Session, SessionEnd
+from .entries import Attempt, CeilingsFound, FirstLook, GroupDone, Measured, Record, Session, SessionEnd
 from .manifest import Manifest
 from .matching import differences
 from .records import Ceilings, Measurement
@@ -69,6 +69,8 @@ class Run:
     """By case id; of several for one case, the last."""
     ceilings: Ceilings | None = None
     groups: list[GroupDone] = field(default_factory=list)
+    first_looks: dict[str, int] = field(default_factory=dict)
+    """Cell of a comparison -> processes that its first look had; empty before the second look."""
     sessions: int = 0
     """How often the harness began to work on it."""
     ended: SessionEnd | None = None
@@ -90,6 +92,8 @@ class Run:
                 self.unfinished = [other for other in self.unfinished if other != measurement.case]
             case CeilingsFound(ceilings=ceilings):
                 self.ceilings = ceilings
+            case FirstLook(processes=processes):
+                self.first_looks = processes
             case GroupDone():
                 self.groups.append(record)
             case SessionEnd():

@@ -64,7 +64,7 @@ class Runner:
     _ceilings: Ceilings | None = None
     _workers: int = 0
     _out_of_memory: dict[str, int] = field(default_factory=dict)
-    """Kernel -> bytes of the smallest problem at which memory ran out."""
+    """Kernel (of a side) -> bytes of the smallest problem at which memory ran out."""
     _group_s: list[float] = field(default_factory=list)
     _energy_s: float = 0.0
     """Spent on power and joules, of all groups."""
@@ -218,7 +218,7 @@ class Runner:
         self.measurements[measurement.case] = measurement
         case = next(case for case in self.plan.cases if case.id == measurement.case)
         if measurement.status == "failed" and OUT_OF_MEMORY in (measurement.reason or ""):
-            self._out_of_memory[case.kernel] = min(case.min_bytes, self._out_of_memory.get(case.kernel, case.min_bytes))
+            self._out_of_memory[case.entry] = min(case.min_bytes, self._out_of_memory.get(case.entry, case.min_bytes))
         self.progress.done(case, measurement)
 
     def _put_down(self, loss: Loss, cases: list[Case]) -> None:
@@ -252,7 +252,7 @@ class Runner:
 
     def _skip_what_will_not_fit(self, group: Group) -> None:
         for case in group.cases:
-            limit = self._out_of_memory.get(case.kernel)
+            limit = self._out_of_memory.get(case.entry)
             if limit is not None and case.min_bytes >= limit and case.id not in self.measurements:
                 self._record(
                     Measurement(case=case.id, status="skipped", reason="this kernel ran out of memory at a smaller problem already")

@@ -77,6 +77,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """A second copy of the base against the base."""
     advisory: bool = False
     """True where the cell scatters so much that only a large change fails the comparison."""
+    approximate: bool = False
+    """True where the candidate computes something else on purpose: its distance from the exact result is among `changes`."""
     unchanged: bool = False
     """True where the kernel is made of the same source on both sides."""
     adjacent: str | None = None

@@ -67,9 +67,14 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
     from .measure import GroupMeasurer, Instruments, Interrupted
 
     started = time.perf_counter()
-    registry.load()  # what changes from here on is the doing of the files of --load, or of another revision
+    if all(source.folder is None for source in request.sides.values()):
+        registry.load()  # what changes from here on is the doing of the files of --load; revisions bring kernels of their own
     before, tools = Snapshot.now(), StateOfInstruments()
-    kernels = loading.entries(request.sides, alone=request.alone) if request.sides else registry.load([Path(path) for path in request.load])
+    kernels = (
+        loading.entries(request.sides, request.cases, alone=request.alone)
+        if request.sides
+        else registry.load([Path(path) for path in request.load])
+    )
     import_changes = before.restore(silent=DRAWN_IN_BUILDS) + tools.restore()
     device = torch.device(request.device)
     clock = CudaClock(device) if device.type == "cuda" else CpuClock()

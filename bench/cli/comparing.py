@@ -91,10 +91,13 @@ def compare(  # noqa: PLR0913, RUF100 - what is not named in the body is read fr
         if len(positional) != 2:
             forms = "--base REV, --kernels BASE CANDIDATE, or the folders of two stored runs"
             raise UsageError(f"compare needs {forms}: kerneldyno compare --help")
+        _refuse(context, ("what", "gate", "strict", "out"), "two stored runs, which are not measured again")
         raise typer.Exit(_stored(positional, chosen, strict=strict, out=out))
     if strict:
         raise UsageError("--strict is for two stored runs: what is measured now fails the comparison anyway")
     names = _names(kernels, positional, base)
+    if base is None:
+        _refuse(context, tuple(set(context.params) - {"candidate", "everything"}), "two kernels: it needs --base")
     asked = command.Asked(
         run=_run_options(context.params, names, energy="energy" in chosen),
         base=base,
@@ -104,6 +107,17 @@ def compare(  # noqa: PLR0913, RUF100 - what is not named in the body is read fr
         gates=chosen,
     )
     raise typer.Exit(_measured(asked))
+
+
+def _refuse(context: typer.Context, allowed: tuple[str, ...], where: str) -> None:
+    """Raise UsageError for an option that was given and would do nothing."""
+    from ..plan import UsageError
+
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            option = {"set_": "--set", "everything": "--all"}.get(name, f"--{name.replace('_', '-')}")
+            raise UsageError(f"{option} does not go with {where}")
 
 
 def _run_options(given: Mapping[str, Any], names: tuple[str, ...], *, energy: bool) -> Options:
@@ -120,7 +134,7 @@ def _run_options(given: Mapping[str, Any], names: tuple[str, ...], *, energy: bo
         load=tuple(given["load"] or ()),
         protocol="paired",
         seed=given["seed"],
-        energy="on" if energy else "off",
+        energy="on" if energy else "auto",
         budget_s=given["budget"],
         threads=given["threads"],
         build_timeout_s=given["build_timeout"],
@@ -184,15 +198,18 @@ def publish(console: Console, outcome: Outcome, folder: Path, *, plain: bool = F
 
     try:
         page = artefacts.write(outcome, folder, plain=plain)
-        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(markdown(outcome, limit_bytes=SUMMARY_BYTES))
     except OSError as error:
         why = error.strerror or str(error)
         raise UsageError(
             f"the results in {folder} could not be written ({why}): make room or give permission, then: kerneldyno report {folder}"
         ) from error
     tell(console, outcome)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        try:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(markdown(outcome, limit_bytes=SUMMARY_BYTES))
+        except OSError as error:
+            print(f"kerneldyno: the job's summary could not be written ({error.strerror or error})", file=sys.stderr)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in annotations(outcome):
             print(line, flush=True)

@@ -28,6 +28,8 @@ class Planned(NamedTuple):
 
     cells: list[Cell]
     cases: list[Case]
+    nowhere: dict[str, str]
+    """Kernels without any cell -> why the device, or every problem, is not for them."""
 
 
 @dataclass
@@ -37,6 +39,8 @@ class _Planner:
     seed: int
     cells: list[Cell] = field(default_factory=list)
     cases: dict[str, Case] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    """Kernel -> why it did not take a problem."""
 
     def case(self, kernel: Kernel, problem: Problem, side: SideName) -> str:
         """The id of a case, which is in the plan from now on."""
@@ -54,6 +58,7 @@ class _Planner:
         broken = self.contestants.broken.get(names[1])
         no_base, no_candidate = self.refusal(base, names[0], problem), broken or self.refusal(candidate, names[1], problem)
         if no_base and no_candidate:
+            self.refused.setdefault(names[1], no_candidate)
             return
         refusals = [f"{side}: {why}" for side, why in (("base", no_base), ("candidate", no_candidate)) if why]
         self.cells.append(
@@ -133,7 +138,9 @@ def planned(
             used[kernel.name] = used.get(kernel.name, 0) + len(planner.cells) - before
     if planner.cells:
         planner.watch(ordered)
-    return Planned(planner.cells, list(planner.cases.values()))
+    met = {cell.candidate_kernel for cell in planner.cells if cell.compared}
+    nowhere = {name: why for name, why in planner.refused.items() if name not in met}
+    return Planned(planner.cells, list(planner.cases.values()), nowhere)
 
 
 def _source(kernel: Kernel | None) -> str | None:

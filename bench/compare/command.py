@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -85,8 +85,8 @@ def _planned(asked: Asked, contestants: Contestants) -> tuple[Plan, Manifest]:
     problems = launch.problems_of(options, everything, chosen, device, contestants.operators) if contestants.pairs else []
     limits = () if contestants.form == "kernels" else launch.limits(options, chosen)
     found = cells.planned(contestants, problems, device, seed=options.seed, at_most=limits)
-    if contestants.pairs and not found.cells:
-        raise UsageError(_nothing(contestants, options.presets))
+    if contestants.form == "kernels" and not found.cells:
+        raise UsageError(_nothing(found.nowhere, options.presets))
     comparison = Comparison(
         form=contestants.form,
         base=contestants.base,
@@ -95,7 +95,7 @@ def _planned(asked: Asked, contestants: Contestants) -> tuple[Plan, Manifest]:
         terms=terms(asked),
         changed=dict(contestants.changed),
         unchanged=contestants.left_out,
-        warnings=contestants.warnings,
+        warnings=(*contestants.warnings, *(f"{name} is not compared here: it {why}" for name, why in found.nowhere.items())),
     )
     settings = launch.settings_of(options, chosen, device)
     machine = environment.describe(device, settings.threads)
@@ -125,7 +125,6 @@ def gates(words: Sequence[str]) -> tuple[Quantity, ...]:
     return cast("tuple[Quantity, ...]", tuple(words)) or GATES
 
 
-def _nothing(contestants: Contestants, presets: Sequence[str]) -> str:
-    names = ", ".join(sorted({name for pair in contestants.pairs for name in pair}))
-    where = f"the presets {', '.join(presets)} hold" if presets else "the options give"
-    return f"nothing to compare: {where} no problem that {names} take on this device"
+def _nothing(nowhere: Mapping[str, str], presets: Sequence[str]) -> str:
+    where = f"the presets {', '.join(presets)}" if presets else "the options"
+    return f"nothing to compare at any problem of {where}: {'; '.join(f'{name} {why}' for name, why in nowhere.items())}"

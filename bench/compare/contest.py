@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 
 from ..comparison import Cell, Comparison
+from ..entries import FirstLook
 from ..messages import Request, Source
 from ..plan import Group
-from ..records import Case
+from ..records import Case, Measurement
 from ..run import Ended, Runner
 from . import pairs
 from .decide import canaries, cut, first_look_at, look, restless, unsettled
@@ -22,6 +23,10 @@ FEWEST_PROCESSES = 6
 """A budget that leaves fewer processes leaves out cells instead."""
 LATER_SHARE = 0.7
 """What a further process of a cell takes of the first one's time, which has memory, awkward lengths and cold builds besides."""
+THROTTLED = "because the device throttled"
+"""In the reason of a measurement that is invalid for no fault of its kernel."""
+MOST_THROWN = 3
+"""So many processes of a case that the device throttled are measured again."""
 Unit = list[Group]
 """What is measured without anything between: a cell, or its two sides one process after the other."""
 
@@ -43,6 +48,8 @@ class Contest(Runner):
     """Case -> how many processes it is to have."""
     _left_out: set[str] = field(default_factory=set)
     """Cells for which the budget leaves no time."""
+    _thrown: dict[str, int] = field(default_factory=dict)
+    """Case -> processes that were thrown away because the device throttled."""
     _cost_s: dict[str, float] = field(default_factory=dict)
     """Cell -> what its last process took."""
 
@@ -96,6 +103,8 @@ class Contest(Runner):
         decided = look(firsts, terms, terms.alpha * terms.first_look)
         chosen = [cell for cell in cells if unsettled(decided[cell.id])]
         have = {cell.id: len(evidence[cell.id].differences) for cell in chosen}
+        if chosen:
+            self.journal.append(FirstLook({key: len(one.differences) for key, one in firsts.items()}))
         for number in range(terms.second_look):
             if not chosen:
                 return None
@@ -196,12 +205,13 @@ class Contest(Runner):
         usual = sum(self._cost_s.values()) / len(self._cost_s)
         cost = self._cost_s.get(cell, usual)
         begun = [one for one in self._cells() if one.id in self._cost_s and one.id != cell]
-        still = sum(self._cost_s[one.id] * max(FEWEST_PROCESSES - self._done(one), 0) for one in begun)
-        return still + cost / LATER_SHARE + (FEWEST_PROCESSES - 1) * cost <= left
+        fewest = min(FEWEST_PROCESSES, self.comparison.terms.processes)
+        still = sum(self._cost_s[one.id] * max(fewest - self._done(one), 0) for one in begun)
+        return still + cost / LATER_SHARE + (fewest - 1) * cost <= left
 
     def _done(self, cell: Cell) -> int:
         """Processes measured so far; endless for a cell that cannot come to a ratio any more."""
-        if not any(all(self._may_be_ok(case) for case in pair) for pair in self._pairs(cell)):
+        if not any(len(pair) > 1 and all(self._may_be_ok(case) for case in pair) for pair in self._pairs(cell)):
             return 1000
         found = self.measurements.get(cell.base or cell.candidate or "")
         return len(found.processes) if found else 0
@@ -217,6 +227,14 @@ class Contest(Runner):
     def _say(self, text: str) -> None:
         if self.stages:
             self.stages.stage(text)
+
+    def _accept(self, measurement: Measurement) -> None:
+        """A process that the device throttled says nothing of a kernel: it is measured again, up to a declared number of times."""
+        thrown = self._thrown.get(measurement.case, 0)
+        if measurement.status == "invalid" and THROTTLED in (measurement.reason or "") and thrown < MOST_THROWN:
+            self._thrown[measurement.case] = thrown + 1
+            return
+        super()._accept(measurement)
 
     def _request(self, kind: Literal["group", "check", "ceilings"], *, cases: list[Case] | None = None, first: bool = True) -> Request:
         request = super()._request(kind, cases=cases, first=first)

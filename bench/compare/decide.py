@@ -72,14 +72,14 @@ class Decision:
     looks: int = 1
 
 
-def decide(cells: Mapping[str, Evidence], terms: Terms) -> dict[str, Decision]:
-    """The final word on every cell, after one or two looks.
+def decide(cells: Mapping[str, Evidence], terms: Terms, looked: Mapping[str, int] | None = None) -> dict[str, Decision]:
+    """The final word on every cell, after one or two looks; `looked`: how many processes the first look had, where that is on record.
 
     The first look takes the processes that `first_look_at` says; further ones were measured only for cells that were
     regressed or inconclusive then, and the second look takes all of theirs. What the first look called regressed and the
     second does not confirm is inconclusive: nobody measures again until it is green.
     """
-    firsts = {cell: first_look_at(evidence, terms) for cell, evidence in cells.items()}
+    firsts = {cell: (looked or {}).get(cell, first_look_at(evidence, terms)) for cell, evidence in cells.items()}
     first = look({cell: cut(cells[cell], n) for cell, n in firsts.items()}, terms, terms.alpha * terms.first_look)
     again = {cell: cells[cell] for cell, n in firsts.items() if len(cells[cell].differences) > n and unsettled(first[cell])}
     if not again:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..stats import geometric_mean
 from ..verdict import (
@@ -25,7 +25,7 @@ from .decide import SEEN, canaries, decide
 from .verdicts import verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ..comparison import Cell, Comparison, Terms
     from ..journal import Run
@@ -53,13 +53,14 @@ def derive(run: Run) -> Outcome:
     cases, terms = {case.id: case for case in manifest.cases}, comparison.terms
     interrupted = run.ended is None or run.ended.reason == "interrupted"
     compared = [cell for cell in comparison.cells if cell.compared]
-    left_out = [cell for cell in compared if _untried(cell, measurements) and (interrupted or manifest.settings.budget_s is not None)]
+    cut_short = interrupted or manifest.settings.budget_s is not None
+    left_out = [cell for cell in compared if cut_short and _untried(cell, measurements)]
     judged = [cell for cell in compared if cell not in left_out]
-    decisions = decide({cell.id: pairs.evidence(cell, measurements) for cell in judged}, terms)
+    decisions = decide({cell.id: pairs.evidence(cell, measurements) for cell in judged}, terms, run.first_looks)
     verdicts = [verdict(cell, cases, measurements, decisions[cell.id], terms, cells=len(judged)) for cell in judged]
     verdicts.sort(key=lambda one: WORDS.index(one.word))
     watched = _canaries(comparison, measurements)
-    code = exit_code(verdicts, watched, terms, interrupted=interrupted)
+    code = exit_code(verdicts, watched, terms, interrupted=interrupted, left_out=len(left_out))
     return Outcome(
         version=manifest.version,
         created=manifest.created,
@@ -84,16 +85,24 @@ def derive(run: Run) -> Outcome:
     )
 
 
-def exit_code(verdicts: Sequence[Verdict], watched: Sequence[Canary], terms: Terms, *, interrupted: bool = False) -> int:
-    """What CI is told: cases that failed first, then a canary that failed, a regression, too much noise."""
+def exit_code(verdicts: Sequence[Verdict], watched: Sequence[Canary], terms: Terms, *, interrupted: bool = False, left_out: int = 0) -> int:
+    """What CI is told: cases that failed first, then a canary that failed, a regression, too much noise.
+
+    Canaries and noise count only where times do. A budget that left nothing to say is too much noise.
+    """
     if interrupted:
         return EXIT_INTERRUPTED
     if any(one.fails and one.word in ("FAILED", "MISSING", "INVALID") for one in verdicts):
         return EXIT_CASES
-    if any(one.word in ("DIFFERS", "FAILED") for one in watched):
+    timed = "latency" in terms.gates
+    if timed and any(one.word in ("DIFFERS", "FAILED") for one in watched):
         return EXIT_TOO_NOISY
     if any(one.fails for one in verdicts):
         return EXIT_REGRESSED
+    if left_out and not verdicts:
+        return EXIT_TOO_NOISY
+    if not timed:
+        return EXIT_FINE
     unclear = sum(one.word == "INCONCLUSIVE" for one in verdicts)
     return EXIT_TOO_NOISY if unclear > terms.too_many_inconclusive * len(verdicts) else EXIT_FINE
 
@@ -101,7 +110,7 @@ def exit_code(verdicts: Sequence[Verdict], watched: Sequence[Canary], terms: Ter
 def headline(verdicts: Sequence[Verdict], left_out: Sequence[Cell] = (), watched: Sequence[Canary] = ()) -> str:
     """One sentence: how many cells came out how, and the worst by name."""
     if not verdicts and not left_out:
-        return "Nothing differs: no kernel was compared (--all compares everything)"
+        return "No kernel was compared (--all compares those that do not differ, too)"
     if not verdicts:
         return "Nothing was compared" + (f"; {len(left_out)} cells were left out" if left_out else "")
     counts = [f"{count} {word.lower()}" for word in WORDS if (count := sum(one.word == word for one in verdicts))]
@@ -139,13 +148,16 @@ def means(verdicts: Sequence[Verdict]) -> list[Mean]:
 def _canaries(comparison: Comparison, measurements: Mapping[str, Measurement]) -> list[Canary]:
     cells = {cell.id: cell for cell in comparison.cells if cell.copy is not None}
     evidence = {key: pairs.evidence(cell, measurements).copies for key, cell in cells.items()}
-    words, found = canaries(evidence, comparison.terms), []
+    words: dict[str, tuple[Literal["SAME", "DIFFERS", "INCONCLUSIVE", "FAILED"], str]] = {**canaries(evidence, comparison.terms)}
+    found = []
     for key, cell in cells.items():
         word, reason = words[key]
         base, copy = measurements.get(cell.base or ""), measurements.get(cell.copy or "")
-        for which, side in (("the base", base), ("its copy", copy)):
-            if side is not None and side.status != "ok":
-                word, reason = "INCONCLUSIVE", f"{which} is {side.status}: {side.reason}"
+        if base is not None and base.status != "ok":
+            word, reason = "INCONCLUSIVE", f"the base is {base.status}: {base.reason}"
+        elif copy is not None and copy.status != "ok":
+            word = "INCONCLUSIVE" if copy.status == "invalid" else "FAILED"
+            reason = f"the base is right, its own copy is {copy.status}: {copy.reason}"
         if base is None and copy is None:
             continue  # no time was left for it
         ratio = pairs.ratio(evidence[key], base, copy, margin=comparison.terms.canary_margin) if base and copy else None
@@ -154,9 +166,13 @@ def _canaries(comparison: Comparison, measurements: Mapping[str, Measurement]) -
 
 
 def _untried(cell: Cell, measurements: Mapping[str, Measurement]) -> bool:
-    """Whether nothing of a cell that both sides have was measured, or of a new one the candidate."""
-    wanted = [case for case in (cell.base, cell.candidate) if case is not None]
-    return cell.candidate is not None and any(case not in measurements for case in wanted)
+    """Whether a side that should have been measured was not; a candidate that is known to fail was tried."""
+    if cell.candidate is None:
+        return False
+    candidate = measurements.get(cell.candidate)
+    if candidate is None or candidate.status != "ok":
+        return candidate is None
+    return cell.base is not None and cell.base not in measurements
 
 
 def _warnings(verdicts: Sequence[Verdict], watched: Sequence[Canary], comparison: Comparison, run: Run) -> list[str]:
@@ -168,6 +184,7 @@ def _warnings(verdicts: Sequence[Verdict], watched: Sequence[Canary], comparison
         found.append(f"{len(unclear)} of {len(watched)} canaries are inconclusive ({unclear[0].reason}): read small changes with care")
     if not watched and verdicts and comparison.form != "runs":
         found.append("no canary was measured: nothing shows whether this machine tells equal kernels apart")
+    found += _ungated(verdicts, comparison.terms)
     noisy = [one for one in verdicts if one.advisory]
     if noisy:
         limits = f"they scatter by more than {comparison.terms.noisy:.0%}, so only changes beyond {comparison.terms.noisy_margin:.0%} count"
@@ -176,6 +193,16 @@ def _warnings(verdicts: Sequence[Verdict], watched: Sequence[Canary], comparison
     if disturbed:
         found.append(f"in {disturbed} of {len(run.measurements)} measurements other processes were at work on this machine")
     return found
+
+
+def _ungated(verdicts: Sequence[Verdict], terms: Terms) -> Iterator[str]:
+    """Quantities that should fail the comparison but could not be compared somewhere."""
+    for quantity in terms.gates:
+        unknown = [one for one in verdicts if quantity in one.changes and one.changes[quantity].word == "INCONCLUSIVE"]
+        if unknown:
+            first = unknown[0]
+            where = f"{first.kernel} at {first.label}: {first.changes[quantity].reason}"
+            yield f"{quantity} could not be compared in {len(unknown)} of {len(verdicts)} cells, and fails nothing there ({where})"
 
 
 def _moved_together(verdicts: Sequence[Verdict]) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..verdict import Change, Word
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ..records import Measurement
 
@@ -16,6 +16,8 @@ ALLOCATOR_BYTES = 64 << 10
 """Allocators round, and a call's own bookkeeping varies by as much; and besides …"""
 ALLOCATOR_SHARE = 0.005
 """… by this share of the peak."""
+LEAK_BYTES = 4096
+"""By so much a leak that was there before may vary."""
 DEVICE_BYTES = 2 << 20
 """Memory in use on a device is handed out in pages of this size."""
 WORSE_RMS, WORSE_RMS_BY = 1.25, 0.1
@@ -28,55 +30,76 @@ MORE_ENERGY = 1.05
 """Joules per call may grow by this factor: windows of one board scatter by as much."""
 
 
-def changes(base: Measurement, candidate: Measurement) -> dict[str, Change]:
-    """Memory, errors and energy, each with its word and a sentence."""
-    return {"memory": memory(base, candidate), "errors": errors(base, candidate), "energy": energy(base, candidate)}
+def changes(base: Measurement, candidate: Measurement, *, one_kernel: bool = True) -> dict[str, Change]:
+    """Memory, errors and energy, each with its word and a sentence. `one_kernel` False: two kernels that need not be alike."""
+    return {
+        "memory": memory(base, candidate),
+        "errors": errors(base, candidate, one_kernel=one_kernel),
+        "energy": energy(base, candidate),
+    }
 
 
 def memory(base: Measurement, candidate: Measurement) -> Change:
     """Peak bytes of a call; bytes of weights and bytes that leak fail it, too."""
     old, new = base.peak_bytes, candidate.peak_bytes
-    if not base.leak_bytes and candidate.leak_bytes:
-        return _change(old, new, "B", "REGRESSED", f"{candidate.leak_bytes:,} bytes of every call stay allocated; none did")
-    heavier = _bytes_word(base.weight_bytes, candidate.weight_bytes, ALLOCATOR_BYTES)
-    if heavier == "REGRESSED":
+    before, leak = base.leak_bytes or 0, candidate.leak_bytes or 0
+    if leak > before + (LEAK_BYTES if before else 0):
+        return _change(old, new, "B", "REGRESSED", f"{leak:,} bytes of every call stay allocated; it was {before:,}")
+    if base.weight_bytes is not None and (candidate.weight_bytes or 0) > base.weight_bytes:
         return _change(old, new, "B", "REGRESSED", f"it keeps {candidate.weight_bytes:,} bytes of weights; it kept {base.weight_bytes:,}")
     if old is None or new is None:
         why = base.peak_source if old is None else candidate.peak_source
         return _change(old, new, "B", "INCONCLUSIVE", f"not measured: {why or 'no counter'}")
+    if base.peak_source != candidate.peak_source:
+        counters = f"{base.peak_source} there, {candidate.peak_source} here"
+        return _change(old, new, "B", "INCONCLUSIVE", f"counted by different counters: {counters}")
     tolerance = _tolerance(base.peak_source, old)
-    word = _bytes_word(old, new, tolerance)
+    word: Word = "SAME" if abs(new - old) <= tolerance else "REGRESSED" if new > old else "IMPROVED"
     if word == "SAME":
         return _change(old, new, "B", "SAME", f"within {tolerance:,.0f} bytes, what allocators may round")
     return _change(old, new, "B", word, f"{new - old:+,} bytes at the peak of a call ({_percent(old, new)})")
 
 
-def errors(base: Measurement, candidate: Measurement) -> Change:
-    """Error ratios against float64; of approximate kernels the distance from the exact result, too."""
-    if base.distance and candidate.distance:
-        old, new = base.distance.relative_rms, candidate.distance.relative_rms
-        word = _word(old, new, FARTHER, FARTHER_BY)
-        if word != "SAME":
-            text = f"relative rms distance from the exact result {new:.3g}; it was {old:.3g}"
-            return _change(old, new, "relative rms distance", word, text)
+def errors(base: Measurement, candidate: Measurement, *, one_kernel: bool = True) -> Change:
+    """Error ratios against float64; of approximate kernels the distance from the exact result, too. The worst of them counts."""
+    found = list(_error_changes(base, candidate, one_kernel=one_kernel))
+    for word in ("REGRESSED", "IMPROVED"):
+        for change in found:
+            if change.word == word:
+                return change
+    return found[0] if found else _change(None, None, "naive errors", "INCONCLUSIVE", "no errors on record")
+
+
+def _error_changes(base: Measurement, candidate: Measurement, *, one_kernel: bool) -> Iterator[Change]:
+    if candidate.distance:
+        new = candidate.distance.relative_rms
+        far = f"relative rms distance from the exact result {new:.3g}"
+        if base.distance:
+            old = base.distance.relative_rms
+            yield _change(old, new, "relative rms distance", _word(old, new, FARTHER, FARTHER_BY), f"{far}; it was {old:.3g}")
+        else:
+            became: Word = "REGRESSED" if one_kernel else "INCONCLUSIVE"
+            yield _change(0.0, new, "relative rms distance", became, f"{far}; the base is exact")
     if base.errors is None or candidate.errors is None:
-        return _change(None, None, "naive errors", "INCONCLUSIVE", "no errors on record")
-    for what, factor, by in (("rms_ratio", WORSE_RMS, WORSE_RMS_BY), ("max_ratio", WORSE_MAX, WORSE_MAX_BY)):
+        return
+    for what, name, factor, by in (
+        ("rms_ratio", "root-mean-square", WORSE_RMS, WORSE_RMS_BY),
+        ("max_ratio", "largest", WORSE_MAX, WORSE_MAX_BY),
+    ):
         old, new = getattr(base.errors, what), getattr(candidate.errors, what)
-        word = _word(old, new, factor, by)
-        if word != "SAME":
-            name = "root-mean-square" if what == "rms_ratio" else "largest"
-            return _change(old, new, "naive errors", word, f"{name} error {new:.3g} times the naive formula's; it was {old:.3g} times")
-    old, new = base.errors.rms_ratio, candidate.errors.rms_ratio
-    return _change(old, new, "naive errors", "SAME", f"root-mean-square error {new:.3g} times the naive formula's; it was {old:.3g} times")
+        text = f"{name} error {new:.3g} times the naive formula's; it was {old:.3g} times"
+        yield _change(old, new, "naive errors", _word(old, new, factor, by), text)
 
 
 def energy(base: Measurement, candidate: Measurement) -> Change:
-    """Joules per call, where both sides have windows that may be believed."""
+    """Joules per call, where both sides have windows that may be believed; else what is known of their power."""
     one, other = base.energy, candidate.energy
     if one is None or other is None or one.energy_j is None or other.energy_j is None or not (one.valid and other.valid):
         reasons = [side.reason for side in (one, other) if side is not None and side.reason]
-        return _change(None, None, "J", "INCONCLUSIVE", f"not measured: {reasons[0] if reasons else 'no joules on record'}")
+        why = f"no joules: {reasons[0] if reasons else 'they were not asked for (--gate energy)'}"
+        if one and other and one.power_w is not None and other.power_w is not None:
+            return _change(one.power_w, other.power_w, "W", "INCONCLUSIVE", f"{other.power_w:.4g} W; it was {one.power_w:.4g} W; {why}")
+        return _change(None, None, "J", "INCONCLUSIVE", why)
     old, new = statistics.median(one.windows_j or [one.energy_j]), statistics.median(other.windows_j or [other.energy_j])
     apart = min(other.windows_j, default=new) > max(one.windows_j, default=old)
     below = max(other.windows_j, default=new) < min(one.windows_j, default=old)
@@ -95,12 +118,6 @@ def _change(base: float | None, candidate: float | None, unit: str, word: Word, 
 
 def _tolerance(source: str | None, peak: int) -> float:
     return (DEVICE_BYTES if source and "device memory" in source else ALLOCATOR_BYTES) + ALLOCATOR_SHARE * peak
-
-
-def _bytes_word(old: int | None, new: int | None, tolerance: float) -> Word:
-    if old is None or new is None or abs(new - old) <= tolerance:
-        return "SAME"
-    return "REGRESSED" if new > old else "IMPROVED"
 
 
 def _word(old: float, new: float, factor: float, by: float) -> Word:

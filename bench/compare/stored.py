@@ -86,6 +86,9 @@ def _require_alike(one: Run, other: Run, *, strict: bool) -> None:
     protocols = one.manifest.settings.protocol.name, other.manifest.settings.protocol.name
     if protocols[0] != protocols[1]:
         raise MismatchError(f"{names} cannot be compared: one was measured with --protocol {protocols[0]}, the other with {protocols[1]}")
+    seeds = one.manifest.settings.seed, other.manifest.settings.seed
+    if seeds[0] != seeds[1]:
+        raise MismatchError(f"{names} cannot be compared: their inputs are of --seed {seeds[0]} and {seeds[1]}")
     days = one.manifest.created[:10], other.manifest.created[:10]
     if strict and days[0] != days[1]:
         raise MismatchError(f"{names} are of {days[0]} and {days[1]}: no machine is the same on two days; leave out --strict for advice")

@@ -36,7 +36,7 @@ def verdict(
         return _made(cell, cases, word, reason, fails=may_gate and word in FAILING)
     assert base is not None
     assert candidate is not None
-    found = quantities.changes(base, candidate)
+    found = quantities.changes(base, candidate, one_kernel=cell.base_kernel == cell.candidate_kernel)
     word, reason, fails = _said(cell, decision, found, terms)
     differences = pairs.evidence(cell, measurements)
     latency = pairs.ratio(differences.differences, base, candidate, decision.reading, margin=terms.margin)
@@ -58,9 +58,9 @@ def verdict(
 
 def _said(cell: Cell, decision: Decision, found: Mapping[str, Change], terms: Terms) -> tuple[Word, str, bool]:
     """Word, sentence, and whether it fails the comparison."""
-    if cell.unchanged and decision.word in ("REGRESSED", "IMPROVED"):
-        return "INVALID", f"nothing of it was changed, and yet its time is another: {decision.why}", True
     latency_gates = "latency" in terms.gates
+    if cell.unchanged and latency_gates and decision.word in ("REGRESSED", "IMPROVED"):
+        return "INVALID", f"nothing of it was changed, and yet its time is another: {decision.why}", True
     if decision.word == "REGRESSED" and latency_gates:
         return "REGRESSED", f"latency {decision.why}", True
     if bad := quantities.worst(found, terms.gates):
@@ -89,7 +89,7 @@ def _without_numbers(cell: Cell, base: Measurement | None, candidate: Measuremen
         return "NEW", f"the base has no number here: {cell.reason}"
     if base is None:
         return "MISSING", "the base was not measured"
-    if base.status in BROKEN and base.status != "timeout":
+    if base.status in ("wrong", "failed") and not base.processes and not cell.adjacent:
         return "NEW", f"the candidate is right, the base is {base.status}: {base.reason}"
     if base.status != "ok":
         return "INVALID", f"the base is {base.status}: {base.reason}"
@@ -118,5 +118,6 @@ def _made(cell: Cell, cases: Mapping[str, Case], word: Word, reason: str, *, fai
         unchanged=cell.unchanged,
         adjacent=cell.adjacent,
         source=cell.source,
+        approximate=case.approximate,
         **more,
     )

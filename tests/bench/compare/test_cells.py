@@ -89,7 +89,9 @@ def test_a_side_that_lacks_the_kernel_says_so(kernels, shapes):
 def test_a_problem_that_neither_side_takes_is_no_cell(kernels, shapes):
     found = planned(contestants(kernels, ["attention/sdpa_flash", "attention/fused"]), shapes, CPU, seed=0)
     assert {cell.candidate_kernel for cell in found.cells if cell.compared} <= {"attention/sdpa_flash"}
-    assert planned(contestants(kernels, ["attention/fused"]), shapes, CPU, seed=0).cells == []
+    alone = planned(contestants(kernels, ["attention/fused"]), shapes, CPU, seed=0)
+    assert alone.cells == []
+    assert alone.nowhere == {"attention/fused": "runs on cuda only, not on cpu"}
 
 
 def test_kernels_that_are_slow_to_build_are_measured_at_few_problems(kernels, shapes):

@@ -146,6 +146,9 @@ def test_a_budget_leaves_out_what_does_not_fit(tmp_path):
         (("--base", "no-such-revision"), 2, "revision 'no-such-revision' is unknown"),
         (("--base", "HEAD", "attention/eager"), 2, "one argument too many"),
         (("runs/nothing", "runs/neither"), 2, "nothing"),
+        (("runs/nothing", "runs/neither", "--budget", "5"), 2, "--budget does not go with two stored runs"),
+        (("--kernels", "attention/sdpa", "attention/eager", "--all"), 2, "--all does not go with two kernels"),
+        (("--kernels", "attention/sdpa", "attention/fused", "--device", "cpu"), 2, "attention/fused runs on cuda only"),
     ],
 )
 def test_mistakes_end_in_one_sentence(words, code, sentence, tmp_path):

@@ -149,6 +149,51 @@ def test_cells_left_out_by_the_budget_never_fail(made):
     assert without.exit_code == EXIT_CASES
 
 
+def test_a_budget_that_left_nothing_to_say_is_not_fine(made):
+    outcome = derive(made.cell("attention/one", lambda _: None, lambda _: None).run(budget_s=1.0))
+    assert outcome.verdicts == []
+    assert outcome.exit_code == EXIT_TOO_NOISY
+
+
+def test_a_candidate_that_is_known_to_fail_is_never_left_out(made):
+    outcome = derive(made.cell("attention/one", lambda _: None, bad("wrong", "NaN")).run(budget_s=1.0))
+    assert words(outcome) == {"one": "FAILED"}
+    assert outcome.exit_code == EXIT_CASES
+
+
+def test_a_base_that_crashes_later_hides_no_regression(made, measuring):
+    def late(case):
+        found = measuring(case)
+        found.status, found.reason = "failed", "in process 5: the worker was killed by SIGKILL"
+        return found
+
+    outcome = derive(made.cell("attention/one", late, 1.5).run())
+    assert words(outcome) == {"one": "INVALID"}
+    assert outcome.exit_code == EXIT_CASES
+    apart = derive(type(made)().cell("attention/one", bad("failed", "start: it ended"), 1.0, adjacent="a custom operator").run())
+    assert words(apart) == {"one": "INVALID"}
+
+
+def test_a_copy_that_fails_beside_a_right_base_fails_the_canary(made):
+    outcome = derive(made.cell("attention/one", 1.0, 1.0, copy=bad("wrong", "NaN")).run())
+    assert outcome.canaries[0].word == "FAILED"
+    assert outcome.exit_code == EXIT_TOO_NOISY
+
+
+def test_where_times_do_not_count_neither_do_noise_and_canaries(made):
+    made.cell("attention/one", 1.0, lambda case: scattered(case, 0), copy=1.05).cell("attention/two", 1.0, 1.06, unchanged=True)
+    outcome = derive(made.run(gates=("memory", "errors")))
+    assert outcome.exit_code == EXIT_FINE
+    assert outcome.canaries[0].word == "DIFFERS"
+
+
+def test_the_size_of_the_first_look_is_as_it_was_recorded(made):
+    run = made.cell("attention/one", 1.0, lambda case: scattered(case, 3)).run()
+    assert derive(run).verdicts[0].looks == 1
+    run.first_looks = {"cell of attention/one": 4}
+    assert derive(run).verdicts[0].looks == 2
+
+
 # ------------------------------------------------------------------ what gates
 
 
@@ -170,6 +215,18 @@ def test_memory_and_errors_gate_and_time_only_where_asked(made, measuring):
     strict = derive(made.run(gates=("memory",)))
     assert words(strict)["three"] == "REGRESSED"
     assert [one.kernel for one in strict.verdicts if one.fails] == ["attention/one"]
+
+
+def test_an_exact_kernel_that_becomes_approximate_regresses(made, measuring, far):
+    outcome = derive(made.cell("attention/one", 1.0, lambda case: measuring(case, 0.7, distance=far)).run())
+    assert words(outcome) == {"one": "REGRESSED"}
+    assert "relative rms distance from the exact result 0.01; the base is exact" in outcome.verdicts[0].reason
+
+
+def test_a_gate_that_could_not_be_compared_is_told(made, measuring):
+    outcome = derive(made.cell("attention/one", 1.0, lambda case: measuring(case, seed=5, peak_bytes=None, peak_source="no memray")).run())
+    assert words(outcome) == {"one": "SAME"}
+    assert any("memory could not be compared in 1 of 1 cells" in text and "no memray" in text for text in outcome.warnings)
 
 
 def test_less_memory_is_an_improvement(made, measuring):

@@ -56,6 +56,25 @@ def test_leaks_and_weights_count():
     assert "weights" in heavy.reason
 
 
+def test_a_leak_that_grows_counts_and_one_that_stays_does_not():
+    def leaking(size):
+        return measurement(peak_bytes=MIB, leak_bytes=size)
+
+    assert quantities.memory(leaking(64), leaking(100 * MIB)).word == "REGRESSED"
+    assert quantities.memory(leaking(64), leaking(96)).word == "SAME"
+
+
+def test_different_counters_are_not_compared():
+    found = quantities.memory(measurement(peak_bytes=MIB, peak_source="memray"), measurement(peak_bytes=9 * MIB, peak_source="another"))
+    assert found.word == "INCONCLUSIVE"
+    assert "different counters" in found.reason
+
+
+def test_power_is_shown_where_there_are_no_joules():
+    found = quantities.energy(measurement(energy=Energy(power_w=300.0)), measurement(energy=Energy(power_w=350.0)))
+    assert (found.word, found.base, found.candidate, found.unit) == ("INCONCLUSIVE", 300.0, 350.0, "W")
+
+
 def test_memory_that_was_not_measured_is_unclear():
     found = quantities.memory(measurement(peak_bytes=MIB), measurement(peak_source="not measured: memray is not installed"))
     assert found.word == "INCONCLUSIVE"
@@ -98,6 +117,24 @@ def test_an_approximation_may_not_drift_away():
     assert quantities.errors(far(0.010), far(0.0105)).word == "SAME"
     assert quantities.errors(far(0.010), far(0.013)).word == "REGRESSED"
     assert quantities.errors(far(0.013), far(0.010)).word == "IMPROVED"
+
+
+def test_an_improvement_hides_no_regression():
+    better_rms = quantities.errors(measurement(errors=errors(0.8)), measurement(errors=errors(0.5, 1.9)))
+    assert better_rms.word == "REGRESSED"
+    near, far = (Distance(relative_rms=rms, cosine=0.99, max_abs=0.1) for rms in (0.01, 0.02))
+    nearer = quantities.errors(measurement(errors=errors(0.3), distance=far), measurement(errors=errors(1.4), distance=near))
+    assert nearer.word == "REGRESSED"
+
+
+def test_two_kernels_need_not_be_equally_exact():
+    exact = measurement(errors=errors(0.4))
+    loose = measurement(errors=errors(0.4), distance=Distance(relative_rms=0.08, cosine=0.99, max_abs=0.1))
+    assert quantities.errors(exact, loose).word == "REGRESSED"
+    told = quantities.errors(exact, loose, one_kernel=False)
+    assert told.word == "INCONCLUSIVE"
+    assert "the base is exact" in told.reason
+    assert quantities.changes(exact, loose, one_kernel=False)["errors"] == told
 
 
 # ------------------------------------------------------------------ energy

@@ -78,6 +78,13 @@ def test_other_days_are_refused_where_it_is_to_gate(write):
         stored.compare(old, new, GATES, strict=True)
 
 
+def test_other_inputs_are_refused(write, manifesting):
+    old, settings = write("old", {"attention/one": 1.0}), manifesting([]).settings
+    new = write("newer", {"attention/one": 1.0}, settings=msgspec.structs.replace(settings, seed=7))
+    with pytest.raises(MismatchError, match="--seed 0 and 7"):
+        stored.compare(old, new, GATES)
+
+
 def test_a_comparison_is_no_run(made, write, tmp_path):
     made.cell("attention/one", 1.0, 1.0).write(tmp_path / "comparison")
     with pytest.raises(JournalError, match="is a comparison itself"):
