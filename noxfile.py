@@ -26,7 +26,7 @@ def install(session: nox.Session, *what: str) -> None:
 def bench(session: nox.Session) -> None:
     """Measure: `nox -s bench`, or with options of `kerneldyno run`: `nox -s bench -- --preset smoke`."""
     install(session, "--editable", ".[run]")  # editable, so that the run can name the commit that it measured
-    # a run that found wrong kernels exits with 5 and one that was stopped with 130: nox reports both as they are
+    # a run that found wrong kernels exits with 5 and one that was stopped with 130: nox says so, and ends with 1 itself
     session.run("kerneldyno", "run", *session.posargs)
 
 
@@ -64,7 +64,7 @@ def compare(session: nox.Session) -> None:
     """Did it get slower, hungrier or wrong? `nox -s compare -- origin/main`, then options of `kerneldyno compare`."""
     install(session, "--editable", ".[run]")
     base, *more = session.posargs or ["origin/main"]
-    # what it exits with says what came of it (kerneldyno compare --help); nox reports every one but 0 as a failure
+    # nox ends with 1 for every exit code but 0; which one it was is told at the end, and in verdict.json
     session.run("kerneldyno", "compare", "--base", base, *more)
 
 

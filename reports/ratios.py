@@ -66,10 +66,10 @@ def forest(cells: Sequence[Verdict]) -> Figure:
         )
     names = [cell.cell for cell in reversed(drawn)]
     ticks = [_tick(cell) for cell in reversed(drawn)]
-    margin = max((cell.latency.margin for cell in drawn if cell.latency), default=0.02)
+    margin = min((cell.latency.margin for cell in drawn if cell.latency), default=0.02)
     edges = [edge for cell in drawn if cell.latency for edge in (cell.latency.low, cell.latency.high)]
     cells_axis = {"type": "category", "automargin": True, "categoryarray": names, "tickvals": names, "ticktext": ticks}
-    return _figure(traces, _axis([*edges, 1 - margin, 1 + margin]), cells_axis | {"range": [-0.6, len(names) - 0.4]}, margin, "x")
+    return _figure(traces, _axis([*edges, 1 / (1 + margin), 1 + margin]), cells_axis | {"range": [-0.6, len(names) - 0.4]}, margin, "x")
 
 
 def processes(ratio: Ratio, word: str) -> Figure:
@@ -101,7 +101,7 @@ def processes(ratio: Ratio, word: str) -> Figure:
         | common,
     ]
     across = {"title": {"text": "process, in the order of measuring"}, "range": [0.5, len(values) + 0.5], "dtick": max(1, len(values) // 8)}
-    up = _axis([*values, ratio.ratio, 1 - ratio.margin, 1 + ratio.margin])
+    up = _axis([*values, ratio.ratio, 1 / (1 + ratio.margin), 1 + ratio.margin])
     return _figure(traces, across, up, ratio.margin, "y")
 
 
@@ -135,7 +135,7 @@ def _figure(traces: list[dict[str, Any]], across: dict[str, Any], up: dict[str, 
     whole = {f"{other}ref": "paper", f"{other}0": 0, f"{other}1": 1, f"{axis}ref": axis}
     band = whole | {
         "type": "rect",
-        f"{axis}0": 1 - margin,
+        f"{axis}0": 1 / (1 + margin),
         f"{axis}1": 1 + margin,
         "fillcolor": BAND,
         "line": {"width": 0},

@@ -159,7 +159,7 @@ def decided(terms: Terms) -> list[tuple[str, str]]:
     most = max(terms.processes, terms.more_processes) + terms.second_look
     return [
         ("ratio", "time of the candidate over time of the base, both measured side by side in the same fresh process; above 1 is slower"),
-        ("interval", "95 %, over processes: how far the ratio would move if it were measured again in new processes"),
+        ("interval", "two-sided 95 %, over processes: how far the ratio would move if it were measured again in new processes"),
         (
             "processes",
             f"{terms.processes} per cell, {terms.more_processes} where pairs scatter by more than {share(terms.restless)}; once "
@@ -169,9 +169,9 @@ def decided(terms: Terms) -> list[tuple[str, str]]:
         (
             "REGRESSED, IMPROVED",
             f"beyond the margin by a one-sided test; a false alarm in all cells together has a chance of at most {share(terms.alpha)} "
-            f"(Holm's correction, {share(terms.first_look)} of it spent at the first look)",
+            f"in either direction (Holm's correction, {share(terms.first_look)} of it spent at the first look)",
         ),
-        ("SAME", "the interval lies inside the margin: shown to be the same, not merely not shown to differ"),
+        ("SAME", "both one-sided 95 % bounds lie inside the margin: shown to be the same, not merely not shown to differ"),
         ("INCONCLUSIVE", f"neither; more than {share(terms.too_many_inconclusive)} of the cells make the comparison too noisy (exit 4)"),
         (
             "advisory",

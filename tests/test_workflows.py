@@ -163,10 +163,13 @@ def test_our_own_summary_is_posted_as_it_is(tmp_path: Path) -> None:
     assert asked["pulls"]["head"] == "stranger:patch"
     posted = asked["create"]
     assert posted["issue_number"] == 12
-    text = posted["body"].partition("\n")[2].partition("\n---\n")[0]
+    head, _, text = posted["body"].partition("\n\n")
     assert rendered(text).strip() == rendered(summary).strip()
-    assert posted["body"].startswith("<!-- kerneldyno compare -->\n### ❌")
-    assert "[this run](https://github.com/us/kerneldyno/actions/runs/1) at c0ffee" in posted["body"]
+    assert head.startswith(
+        "<!-- kerneldyno compare -->\nMeasured in [this run](https://github.com/us/kerneldyno/actions/runs/1) at c0ffee."
+    )
+    assert "written by the code of the pull request" in head  # above everything that could hide it
+    assert text.startswith("### ❌")
 
 
 def test_an_older_comment_of_ours_is_replaced_and_nobody_else_s(tmp_path: Path) -> None:
@@ -205,7 +208,7 @@ def test_a_forged_summary_pings_nobody_and_embeds_nothing(tmp_path: Path) -> Non
     )
     body = commented(tmp_path, forged + "x" * 200_000)["create"]["body"]
     assert len(body) < 65_536
-    text = body.partition("\n")[2].partition("\n---\n")[0]
+    text = body.partition("\n\n")[2]
     shown = MarkdownIt("gfm-like").render(text)
     assert set(re.findall(r"<(\w+)", shown)) == {"p"}  # no link, no image
     read = html.unescape(shown)

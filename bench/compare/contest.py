@@ -101,7 +101,7 @@ class Contest(Runner):
         cells = [cell for cell in cells if evidence[cell.id].differences]
         firsts = {key: cut(one, first_look_at(one, terms)) for key, one in evidence.items()}  # of cells without numbers, too
         decided = look(firsts, terms, terms.alpha * terms.first_look)
-        chosen = [cell for cell in cells if unsettled(decided[cell.id])]
+        chosen = [cell for cell in cells if unsettled(decided[cell.id], doubted=cell.unchanged)]
         have = {cell.id: len(evidence[cell.id].differences) for cell in chosen}
         if chosen:
             self.journal.append(FirstLook({key: len(one.differences) for key, one in firsts.items()}))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -72,8 +72,13 @@ class Decision:
     looks: int = 1
 
 
-def decide(cells: Mapping[str, Evidence], terms: Terms, looked: Mapping[str, int] | None = None) -> dict[str, Decision]:
-    """The final word on every cell, after one or two looks; `looked`: how many processes the first look had, where that is on record.
+def decide(
+    cells: Mapping[str, Evidence], terms: Terms, looked: Mapping[str, int] | None = None, doubted: Collection[str] = ()
+) -> dict[str, Decision]:
+    """The final word on every cell, after one or two looks.
+
+    `looked`: how many processes the first look had, where that is on record; `doubted`: cells whose improvement, too, needs
+    a second look.
 
     The first look takes the processes that `first_look_at` says; further ones were measured only for cells that were
     regressed or inconclusive then, and the second look takes all of theirs. What the first look called regressed and the
@@ -81,14 +86,22 @@ def decide(cells: Mapping[str, Evidence], terms: Terms, looked: Mapping[str, int
     """
     firsts = {cell: (looked or {}).get(cell, first_look_at(evidence, terms)) for cell, evidence in cells.items()}
     first = look({cell: cut(cells[cell], n) for cell, n in firsts.items()}, terms, terms.alpha * terms.first_look)
-    again = {cell: cells[cell] for cell, n in firsts.items() if len(cells[cell].differences) > n and unsettled(first[cell])}
+    again = {
+        cell: cells[cell]
+        for cell, n in firsts.items()
+        if len(cells[cell].differences) > n and unsettled(first[cell], doubted=cell in doubted)
+    }
     if not again:
         return first
     second = look(again, terms, terms.alpha * (1 - terms.first_look), family=len(cells))
     for cell, decision in second.items():
-        confirmed = first[cell].word != "REGRESSED" or decision.word == "REGRESSED"
+        confirmed = first[cell].word not in ("REGRESSED", "IMPROVED") or decision.word == first[cell].word
         word: Word = decision.word if confirmed else "INCONCLUSIVE"
-        why = decision.why if confirmed else "regressed at the first look, which the second, with more processes, does not confirm"
+        why = (
+            decision.why
+            if confirmed
+            else f"{first[cell].word.lower()} at the first look, which the second, with more processes, does not confirm"
+        )
         first[cell] = replace(decision, word=word, why=why, looks=2)
     return first
 
@@ -108,9 +121,9 @@ def cut(evidence: Evidence, processes: int) -> Evidence:
     return Evidence(evidence.differences[:processes], evidence.copies[:processes])
 
 
-def unsettled(decision: Decision) -> bool:
+def unsettled(decision: Decision, *, doubted: bool = False) -> bool:
     """Whether a cell gets its second look."""
-    return decision.word in ("REGRESSED", "INCONCLUSIVE")
+    return decision.word in ("REGRESSED", "INCONCLUSIVE") or (doubted and decision.word == "IMPROVED")
 
 
 def look(cells: Mapping[str, Evidence], terms: Terms, alpha: float, *, family: int | None = None) -> dict[str, Decision]:
@@ -200,11 +213,24 @@ def canaries(copies: Mapping[str, Sequence[float]], terms: Terms) -> dict[str, t
     return found
 
 
-def power(scatter: float, processes: int, terms: Terms, *, cells: int, alpha: float | None = None, slowdown: float = SEEN) -> float:
-    """Chance that a slowdown is called REGRESSED at one look: Student's noncentral t, at Holm's strictest level."""
+def power(
+    scatter: float,
+    processes: int,
+    terms: Terms,
+    *,
+    cells: int,
+    alpha: float | None = None,
+    slowdown: float = SEEN,
+    margin: float | None = None,
+) -> float:
+    """Chance that a slowdown is called REGRESSED at one look: Student's noncentral t, at Holm's strictest level.
+
+    `margin`: the cell's own, where it is known.
+    """
     if processes < 2:
         return 0.0
-    gap = math.log1p(slowdown) - math.log1p(terms.noisy_margin if scatter > terms.noisy else terms.margin)
+    usual = terms.noisy_margin if scatter > terms.noisy else terms.margin
+    gap = math.log1p(slowdown) - math.log1p(usual if margin is None else margin)
     if scatter <= 0:
         return float(gap > 0)
     level = (terms.alpha * terms.first_look if alpha is None else alpha) / max(cells, 1)
@@ -250,5 +276,8 @@ def _decision(evidence: Evidence, found: Reading | None, terms: Terms, *, slower
         likely = "slower" if found.mean > 0 else "faster"
         return Decision("INCONCLUSIVE", found, f"probably {likely}, {bounds}, but not surely enough among so many cells", advisory)
     return Decision(
-        "INCONCLUSIVE", found, f"known to {bounds} only, after {found.processes} processes that scatter by {found.spread:.1%}", advisory
+        "INCONCLUSIVE",
+        found,
+        f"known to {bounds} only (one-sided 95 % bounds), after {found.processes} processes that scatter by {found.spread:.1%}",
+        advisory,
     )

@@ -56,7 +56,7 @@ def derive(run: Run) -> Outcome:
     cut_short = interrupted or manifest.settings.budget_s is not None
     left_out = [cell for cell in compared if cut_short and _untried(cell, measurements)]
     judged = [cell for cell in compared if cell not in left_out]
-    decisions = decide({cell.id: pairs.evidence(cell, measurements) for cell in judged}, terms, run.first_looks)
+    decisions = decide({cell.id: pairs.evidence(cell, measurements) for cell in judged}, terms, run.first_looks, doubted(judged))
     verdicts = [verdict(cell, cases, measurements, decisions[cell.id], terms, cells=len(judged)) for cell in judged]
     verdicts.sort(key=lambda one: WORDS.index(one.word))
     watched = _canaries(comparison, measurements)
@@ -85,17 +85,24 @@ def derive(run: Run) -> Outcome:
     )
 
 
+def doubted(cells: Sequence[Cell]) -> set[str]:
+    """Cells of which an improvement would be no good news, and needs a second look as a regression does."""
+    return {cell.id for cell in cells if cell.unchanged}
+
+
 def exit_code(verdicts: Sequence[Verdict], watched: Sequence[Canary], terms: Terms, *, interrupted: bool = False, left_out: int = 0) -> int:
     """What CI is told: cases that failed first, then a canary that failed, a regression, too much noise.
 
-    Canaries and noise count only where times do. A budget that left nothing to say is too much noise.
+    Canaries and noise count only where times do; a kernel whose time changed although nothing of it did is like a canary
+    that failed. A budget that left nothing to say is too much noise.
     """
     if interrupted:
         return EXIT_INTERRUPTED
-    if any(one.fails and one.word in ("FAILED", "MISSING", "INVALID") for one in verdicts):
+    moved = [one for one in verdicts if one.fails and one.word == "INVALID" and one.latency is not None]
+    if any(one.fails and one.word in ("FAILED", "MISSING", "INVALID") and one not in moved for one in verdicts):
         return EXIT_CASES
     timed = "latency" in terms.gates
-    if timed and any(one.word in ("DIFFERS", "FAILED") for one in watched):
+    if timed and (moved or any(one.word in ("DIFFERS", "FAILED") for one in watched)):
         return EXIT_TOO_NOISY
     if any(one.fails for one in verdicts):
         return EXIT_REGRESSED

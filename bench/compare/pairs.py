@@ -48,7 +48,7 @@ def ratio(found: Sequence[float], base: Measurement, other: Measurement, taken: 
         p_faster=one.p_faster,
         base_s=math.exp(statistics.fmean(_medians(base))),
         other_s=math.exp(statistics.fmean(_medians(other))),
-        differences=list(found),
+        differences=list(found[: one.processes]),
     )
 
 

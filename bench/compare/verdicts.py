@@ -52,7 +52,7 @@ def verdict(
         canary=_canary(cell, measurements, differences.copies, terms),
         advisory=decision.advisory,
         looks=decision.looks,
-        power=power(latency.spread, latency.processes, terms, cells=cells) if latency else None,
+        power=power(latency.spread, latency.processes, terms, cells=cells, margin=latency.margin) if latency else None,
     )
 
 

@@ -137,6 +137,15 @@ def test_what_the_second_look_does_not_confirm_is_never_green():
     assert "not confirm" in one.why
 
 
+def test_an_improvement_is_doubted_only_where_it_cannot_be():
+    faster = [-0.06 + 0.001 * (i % 3) for i in range(8)]
+    cells = {"cell": Evidence(tuple(faster + [0.05] * 8))}
+    (plain,) = decide.decide(cells, TERMS).values()
+    (doubted,) = decide.decide(cells, TERMS, doubted=["cell"]).values()
+    assert (plain.word, plain.looks) == ("IMPROVED", 1)
+    assert (doubted.word, doubted.looks) == ("INCONCLUSIVE", 2)
+
+
 def test_settled_cells_ignore_further_processes():
     same = Evidence((0.001, -0.001) * 4 + (0.5,) * 8)
     (one,) = decide.decide({"cell": same}, TERMS).values()

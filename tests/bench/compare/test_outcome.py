@@ -239,6 +239,9 @@ def test_the_same_source_cannot_have_changed(made):
     outcome = derive(made.cell("attention/one", 1.0, 1.1, unchanged=True).run())
     assert words(outcome) == {"one": "INVALID"}
     assert "nothing of it was changed" in outcome.verdicts[0].reason
+    assert outcome.exit_code == EXIT_TOO_NOISY  # no case failed: the machine did
+    broken = derive(made.cell("attention/two", 1.0, bad("wrong")).run())
+    assert broken.exit_code == EXIT_CASES
 
 
 # ------------------------------------------------------------------ warnings, means, sensitivity
