@@ -24,7 +24,9 @@ def main(
     processes: Annotated[int, typer.Option(min=1, help="Fresh processes of each kernel.")] = 120,
     out: Annotated[Path, typer.Option(help="Folder of the study: batches of runs, pool.npz, study.json, study.md.")] = Path("runs/study"),
     kernels: Annotated[str | None, typer.Option(help=f"Only these, with commas: {','.join(SUBJECTS)}.")] = None,
-    families: Annotated[int, typer.Option(min=1, help="Families of 20 cells that are drawn for each condition.")] = 600,
+    families: Annotated[
+        int, typer.Option(min=1, help="Families of 20 cells that are drawn for each condition; the goal needs 299 at least.")
+    ] = 600,
     seed: Annotated[int, typer.Option(min=0, help="Seed of what is drawn, of inputs and of the order of rounds.")] = 0,
     only_analyse: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Measure nothing: tell the study of this pool.npz again.")

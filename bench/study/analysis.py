@@ -6,7 +6,7 @@ import importlib.metadata
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from scipy import stats as distributions
 
 from ..comparison import Terms
 from ..stats import mean_interval
-from . import families, peers
-from .families import CANARIES, CELLS, Drawn, Judged, Slowed, depth
-from .rates import BOUND, Detection, Disjoint, FalseAlarms, Kernel, Peer, Rate, Study
+from . import alarms, families, peers
+from .families import CANARIES, CELLS, Slowed, depth
+from .judging import exit_code, judge
+from .rates import BOUND, Codes, Detection, Disjoint, FalseAlarms, Kernel, Peer, Rate, Study
 from .subjects import COPY, SLOWER
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ def analyse(
     false = false_alarms(pool, wanted, seed, rule, replicates)
     found: list[Detection] = []
     seen: list[Detection] = []
+    codes: list[Codes] = []
     for number, variant in enumerate(SLOWER):
         for slowed in SLOWED:
             say(f"{wanted} families with {slowed} of {CELLS} cells {variant.replace('_', ' ')} %")
-            by_kernel, by_spread = detection(pool, variant, slowed, wanted, [seed, 1, number, slowed == "all"], rule)
+            by_kernel, by_spread, told = detection(pool, variant, slowed, wanted, [seed, 1, number, slowed == "all"], rule)
             found += by_kernel
             seen += by_spread
+            codes.append(told)
     say("other rules on the same processes")
     return Study(
         version=importlib.metadata.version("kerneldyno"),
@@ -60,6 +63,7 @@ def analyse(
         false_alarms=false,
         detection=found,
         by_seen_spread=seen,
+        codes=codes,
         peers=[peer(rule, pool, min(wanted, PEER_FAMILIES), [seed, 2, number]) for number, rule in enumerate(peers.RULES)],
         agreement=peers.agreement(pool, np.random.default_rng([seed, 3])),
         analysed_s=time.monotonic() - began,
@@ -106,73 +110,88 @@ def false_alarms(pool: Pool, wanted: int, seed: int, terms: Terms, replicates: i
     drawn = families.draw(pool.copies, np.random.default_rng([seed, 0]), wanted, terms)
     words: Counter[str] = Counter()
     codes: Counter[str] = Counter()
-    alarmed = differing = canary_families = first = 0
-    for one in _judged(drawn, terms):
+    codes_of_all: Counter[str] = Counter()
+    alarmed = improved = differing = canary_families = first = moved = 0
+    for family in range(wanted):
+        one = judge(drawn, family, terms)
         words.update(one.words)
         codes[str(one.exit_code)] += 1
-        alarmed += one.alarmed
+        alarmed += one.calls("REGRESSED")
+        improved += one.calls("IMPROVED")
         first += any(decision.word == "REGRESSED" for decision in one.first.values())
         differing += one.differs
         canary_families += one.differs > 0
-    rates = families.resampled(pool.copies, np.random.default_rng([seed, 4]), replicates, wanted, terms)
-    blocks = {count: families.disjoint(pool.copies, terms, count) for count in (terms.more_processes, depth(terms))}
+        if any(decision.word == "IMPROVED" for decision in one.first.values()):  # else nothing is looked at again for --all
+            one = judge(drawn, family, terms, unchanged=True)
+        moved += one.calls("REGRESSED", "IMPROVED")
+        codes_of_all[str(exit_code(one.final, one.watched, terms, unchanged=True))] += 1
+    rates = alarms.resampled(pool.copies, np.random.default_rng([seed, 4]), replicates, wanted, terms)
     return FalseAlarms(
         families=Rate(alarmed, wanted),
         first_look=Rate(first, wanted),
+        improved=Rate(improved, wanted),
+        improved_cells=Rate(words["IMPROVED"], wanted * CELLS),
         upper=float(np.quantile(rates, BOUND)) if replicates else 1.0,
         resampled=Rate(round(float(rates.sum()) * wanted), replicates * wanted),
         replicates=replicates,
-        disjoint=[
-            Disjoint(
-                processes=count,
-                looks=1 if count < depth(terms) else 2,
-                families=Rate(one.alarms, one.families),
-                cells=Rate(one.slower, one.cells),
-            )
-            for count, one in blocks.items()
-        ],
+        disjoint=[_disjoint(pool, terms, count) for count in (terms.more_processes, depth(terms))],
         words=dict(words),
         exit_codes=dict(sorted(codes.items())),
         canaries=Rate(differing, wanted * CANARIES),
         canary_families=Rate(canary_families, wanted),
+        unchanged=Rate(moved, wanted),
+        unchanged_exit_codes=dict(sorted(codes_of_all.items())),
     )
 
 
-def _judged(drawn: Drawn, terms: Terms) -> Iterator[Judged]:
-    return (families.judge(drawn, family, terms) for family in range(len(drawn.differences)))
+def _disjoint(pool: Pool, terms: Terms, processes: int) -> Disjoint:
+    found = alarms.disjoint(pool.copies, terms, processes)
+    return Disjoint(
+        processes=processes,
+        looks=1 if processes < depth(terms) else 2,
+        families=Rate(found.alarms, found.families),
+        cells=Rate(found.slower, found.cells),
+    )
 
 
 def detection(
     pool: Pool, variant: str, slowed: Slowed, wanted: int, seeds: list[int], terms: Terms
-) -> tuple[list[Detection], list[Detection]]:
-    """How often cells that are slower are called so: by kernel, and by the spread that the comparison itself saw."""
-    drawn = families.draw(pool.copies, np.random.default_rng(seeds), wanted, terms, pool.of(variant), slowed)
-    cells = range(CELLS) if slowed == "all" else range(CELLS - 1, CELLS)
+) -> tuple[list[Detection], list[Detection], Codes]:
+    """How often cells that are slower are called so: by kernel, and by the spread that the comparison itself saw; and exit codes."""
+    drawn = families.draw(pool.copies, np.random.default_rng(seeds), wanted, terms, pool.named(variant), slowed)
     counted: dict[tuple[str, str], list[tuple[bool, bool]]] = {}
-    for family, one in enumerate(_judged(drawn, terms)):
-        for cell in cells:
+    codes: Counter[str] = Counter()
+    canary_families = 0
+    for family in range(wanted):
+        one = judge(drawn, family, terms)
+        codes[str(one.exit_code)] += 1
+        canary_families += one.differs > 0
+        for cell in np.flatnonzero(drawn.slower[family]).tolist():
             first, final = one.first[str(cell)], one.final[str(cell)]
             called = (first.word == "REGRESSED", final.word == "REGRESSED")
-            kernel = pool.kernels[drawn.kernels[family, cell]]
-            counted.setdefault(("kernel", kernel), []).append(called)
+            counted.setdefault(("kernel", pool.kernels[drawn.kernels[family, cell]]), []).append(called)
             if first.reading is not None:
                 counted.setdefault(("spread", spread_class(first.reading.spread)), []).append(called)
+    classes = {kernel: spread_class(_spread(pool.copies[number])) for number, kernel in enumerate(pool.kernels)}
     spreads = {kernel: _spread(pool.of(variant)[number]) for number, kernel in enumerate(pool.kernels)}
 
-    def made(name: str, calls: list[tuple[bool, bool]], spread: float | None) -> Detection:
+    def made(by: str, name: str) -> Detection:
+        calls = counted[by, name]
         return Detection(
             slowdown=SLOWER[variant],
             slowed=slowed,
             what=name,
-            spread=spread,
-            spread_class=name if spread is None else spread_class(spread),
+            spread=spreads[name] if by == "kernel" else None,
+            spread_class=classes[name] if by == "kernel" else name,
             first_look=Rate(sum(one for one, _ in calls), len(calls)),
             final=Rate(sum(two for _, two in calls), len(calls)),
         )
 
-    by_kernel = [made(kernel, counted[by, kernel], spreads[kernel]) for by, kernel in counted if by == "kernel"]
-    by_spread = [made(name, calls, None) for (by, name), calls in counted.items() if by == "spread"]
-    return sorted(by_kernel, key=lambda one: pool.kernels.index(one.what)), sorted(by_spread, key=lambda one: CLASSES.index(one.what))
+    told = Codes(
+        slowdown=SLOWER[variant], slowed=slowed, exit_codes=dict(sorted(codes.items())), canary_families=Rate(canary_families, wanted)
+    )
+    by_kernel = [made("kernel", kernel) for kernel in pool.kernels if ("kernel", kernel) in counted]
+    return by_kernel, [made("spread", name) for name in CLASSES if ("spread", name) in counted], told
 
 
 CLASSES = ("≤ 1 %", "≤ 2 %", "> 2 %")
@@ -190,7 +209,6 @@ def peer(rule: peers.Rule, pool: Pool, wanted: int, seeds: list[int]) -> Peer:
     if not peers.possible(rule, pool):
         return msgspec.structs.replace(told, reason=f"the pool of {pool.processes} processes is too small for it")
     null = peers.ask(rule, pool, COPY, np.random.default_rng([*seeds, 0]), wanted)
-    slower = null.said.slower.reshape(wanted, CELLS)
     detected, by_kernel = {}, {}
     for number, (variant, share) in enumerate(SLOWER.items(), 1):
         asked = peers.ask(rule, pool, variant, np.random.default_rng([*seeds, number]), wanted)
@@ -198,9 +216,9 @@ def peer(rule: peers.Rule, pool: Pool, wanted: int, seeds: list[int]) -> Peer:
         by_kernel[f"{share:.2f}"] = {name: _rate(asked.said.slower[asked.kernels == k]) for k, name in enumerate(pool.kernels)}
     return msgspec.structs.replace(
         told,
-        cells=_rate(slower),
+        cells=_rate(null.said.slower),
         different=_rate(null.said.different),
-        families=_rate(slower.any(axis=1)),
+        families=_rate(null.families.any(axis=1)),
         cells_by_kernel={name: _rate(null.said.slower[null.kernels == k]) for k, name in enumerate(pool.kernels)},
         detection=detected,
         detection_by_kernel=by_kernel,

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from scipy import stats as distributions
 
-from .families import CELLS, choose
+from .families import CELLS, Flags, Places, choose
 from .subjects import BASE, VARIANTS
 
 if TYPE_CHECKING:
     from .samples import Array, Pool
 
-Placement = Literal["same", "apart"]
-"""Whether base and candidate were measured in the same processes, or in others, as most tools are used."""
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Placement = Literal["in turn", "apart", "same"]
+"""In turn: the candidate's processes right after the base's, as most tools are used; apart: base and candidate in any different
+processes, so that hours may lie between them; same: both in the same processes."""
 LEVEL = 0.05
 CHUNK = 500
 """Comparisons that are looked at together: bounds the memory."""
@@ -106,95 +106,145 @@ def _of_logs(base: Array, other: Array) -> Said:
     return paired_t((other - base)[..., 0])
 
 
-MEDIAN, HEAP, PYPERF, PAIRED = (
+MEDIAN, HEAP, PYPERF, VALUES, PAIRED = (
     "median:5%",
     "Mann–Whitney over samples, p < 0.05",
     "t over samples, 95 %",
+    "t over 3 values of each process, 95 %",
     "paired t over processes, p < 0.05",
 )
+UNPAIRED: tuple[Placement, ...] = ("in turn", "apart")
 RULES = (
-    Rule(MEDIAN, 1, "apart", median_5_percent, "pytest-benchmark"),
-    Rule(MEDIAN, 1, "same", median_5_percent, "pytest-benchmark"),
-    Rule(HEAP, 1, "apart", mann_whitney, "a habit"),
-    Rule(HEAP, 1, "same", mann_whitney, "a habit"),
-    Rule(HEAP, 8, "apart", mann_whitney, "a habit"),
-    Rule(HEAP, 8, "same", mann_whitney, "a habit"),
-    Rule(PYPERF, 8, "apart", pyperf_t, "pyperf"),
-    Rule(PYPERF, 8, "same", pyperf_t, "pyperf"),
-    Rule("t over 3 values of each process, 95 %", 20, "apart", pyperf_values, "pyperf, its default processes and values"),
+    *(Rule(MEDIAN, 1, placement, median_5_percent, "pytest-benchmark") for placement in UNPAIRED),
+    *(Rule(HEAP, 1, placement, mann_whitney, "a habit") for placement in (*UNPAIRED, "same")),
+    *(Rule(HEAP, 8, placement, mann_whitney, "a habit") for placement in UNPAIRED),
+    *(Rule(PYPERF, 8, placement, pyperf_t, "pyperf") for placement in UNPAIRED),
+    *(Rule(VALUES, 20, placement, pyperf_values, "pyperf, its default processes and values") for placement in UNPAIRED),
     Rule(PAIRED, 8, "same", _of_logs, "no margin"),
 )
+"""Placements that a tool offers, or that people use; the paired test is what a comparison without margins would be."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Comparisons that a rule was asked about, in families of CELLS."""
+    """Comparisons that a rule was asked about."""
 
-    kernels: np.ndarray[Any, np.dtype[np.intp]]
+    kernels: Places
     """[comparison]"""
     said: Said
+    families: Flags
+    """[family, cell]: whether it is called slower."""
+
+
+def needed(rule: Rule) -> int:
+    """Processes that a comparison takes of the pool."""
+    return rule.processes * (1 if rule.placement == "same" else 2)
 
 
 def possible(rule: Rule, pool: Pool) -> bool:
     """Whether the pool has enough processes for the rule."""
-    return rule.processes * (2 if rule.placement == "apart" else 1) <= pool.processes
+    return needed(rule) <= pool.processes
 
 
 def ask(rule: Rule, pool: Pool, variant: str, rng: np.random.Generator, families: int) -> Asked:
-    """Families of comparisons of a variant with its base; kernel and processes of each are drawn anew."""
+    """Comparisons of a variant with its base, and families of them.
+
+    Of "in turn" all that there are, wherever in the pool they begin, and families drawn from them; else kernel and processes
+    of each cell are drawn anew.
+    """
+    if rule.placement == "in turn":
+        starts = np.arange(pool.processes - needed(rule) + 1)
+        kernels = np.repeat(np.arange(len(pool.kernels)), len(starts))
+        taken = np.tile(starts, len(pool.kernels))[:, None] + np.arange(needed(rule))
+        said = _said(rule, pool, variant, kernels, taken)
+        return Asked(kernels, said, said.slower[rng.integers(len(kernels), size=(families, CELLS))])
     kernels = rng.integers(len(pool.kernels), size=families * CELLS)
-    apart = rule.placement == "apart"
-    taken = choose(rng, kernels.shape, pool.processes, rule.processes * (2 if apart else 1))
-    of_base, of_other = taken[:, : rule.processes], taken[:, -rule.processes :]
+    said = _said(rule, pool, variant, kernels, choose(rng, kernels.shape, pool.processes, needed(rule)))
+    return Asked(kernels, said, said.slower.reshape(families, CELLS))
+
+
+def _said(rule: Rule, pool: Pool, variant: str, kernels: Places, taken: Places) -> Said:
+    """What a rule says of [comparison] kernels and [comparison, process]: first the base's, then the candidate's, or both in one."""
     parts = [
-        rule.says(
-            *_values(rule, pool, variant, kernels[start : start + CHUNK], of_base[start : start + CHUNK], of_other[start : start + CHUNK])
-        )
+        rule.says(*_values(rule, pool, variant, kernels[start : start + CHUNK], taken[start : start + CHUNK]))
         for start in range(0, len(kernels), CHUNK)
     ]
-    return Asked(kernels, Said(*(np.concatenate(column) for column in zip(*parts, strict=True))))
+    return Said(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _values(rule: Rule, pool: Pool, variant: str, kernels: Any, of_base: Any, of_other: Any) -> tuple[Array, Array]:
-    """[comparison, process, sample] of base and candidate; for the paired rule log ratios, and 0 for the base."""
+def _values(rule: Rule, pool: Pool, variant: str, kernels: Places, taken: Places) -> tuple[Array, Array]:
+    """[comparison, process, sample] of base and candidate; for the paired rule log ratios, and 0 for the base.
+
+    The candidate's are by the constant factor that makes its mean ratio exactly its name.
+    """
+    of_base, of_other = taken[:, : rule.processes], taken[:, -rule.processes :]
     if rule.says is _of_logs:
-        found = pool.of(variant)[kernels[:, None], of_other][..., None]
+        found = pool.named(variant)[kernels[:, None], of_other][..., None]
         return np.zeros_like(found), found
-    place = VARIANTS.index(variant)
     base = pool.samples_s[kernels[:, None], VARIANTS.index(BASE), of_base].astype(float)
-    return base, pool.samples_s[kernels[:, None], place, of_other].astype(float)
+    other = pool.samples_s[kernels[:, None], VARIANTS.index(variant), of_other].astype(float)
+    other *= np.exp(pool.correction(variant))[kernels, None, None]
+    return base, other
 
 
 def agreement(pool: Pool, rng: np.random.Generator, times: int = 50) -> str:
-    """Whether the tools themselves say the same as the formulas here, in a sentence."""
-    rules = {PYPERF: _theirs_pyperf, MEDIAN: _theirs_median}
+    """Whether the tools themselves say the same as the formulas here, in a sentence; also that a tool is not installed."""
     said = []
-    for rule in RULES:
-        if rule.name not in rules or rule.placement != "same" or not possible(rule, pool):
+    for name, loaded in ((MEDIAN, _theirs_median), (PYPERF, _theirs_pyperf), (VALUES, _theirs_pyperf_values)):
+        rule = next(one for one in RULES if one.name == name and one.placement == "apart")
+        if not possible(rule, pool):
             continue
         try:
-            theirs = rules[rule.name]()
+            theirs = loaded()
         except ImportError:
-            said.append(f"{rule.of} is not installed: its formula was not compared with its code")
+            said.append(f"{rule.of.partition(',')[0]} is not installed: its “{name}” was not compared with its code")
             continue
         kernels = rng.integers(len(pool.kernels), size=times)
-        taken = choose(rng, kernels.shape, pool.processes, rule.processes)
-        base, other = _values(rule, pool, VARIANTS[2], kernels, taken, taken)
+        taken = choose(rng, kernels.shape, pool.processes, needed(rule))
+        base, other = _values(rule, pool, VARIANTS[2], kernels, taken)
         ours = rule.says(base, other)
-        field = ours.slower if rule.name == MEDIAN else ours.different
-        same = sum(bool(mine) == theirs(a.ravel().tolist(), b.ravel().tolist()) for mine, a, b in zip(field, base, other, strict=True))
-        said.append(f"{rule.of}'s own code says the same in {same} of {times} comparisons")
+        field = ours.slower if name == MEDIAN else ours.different
+        same = sum(bool(mine) == theirs(a.tolist(), b.tolist()) for mine, a, b in zip(field, base, other, strict=True))
+        said.append(f"{rule.of.partition(',')[0]}'s own code says the same as “{name}” in {same} of {times} comparisons")
     return "; ".join(said)
 
 
-def _theirs_pyperf() -> Callable[[list[float], list[float]], bool]:
-    from pyperf._utils import is_significant
+OfProcesses = list[list[float]]
+"""[process][sample]"""
+Theirs = Callable[[OfProcesses, OfProcesses], bool]
 
-    return lambda base, other: bool(is_significant(base, other)[0])
 
-
-def _theirs_median() -> Callable[[list[float], list[float]], bool]:
+def _theirs_median() -> Theirs:
     from pytest_benchmark.utils import parse_compare_fail
 
     check: Any = parse_compare_fail("median:5%")  # type: ignore[no-untyped-call,unused-ignore]
-    return lambda base, other: check.fails({"median": float(np.median(other))}, {"median": float(np.median(base))}) is not None
+
+    def fails(base: OfProcesses, other: OfProcesses) -> bool:
+        return check.fails({"median": float(np.median(other))}, {"median": float(np.median(base))}) is not None
+
+    return fails
+
+
+def _theirs_pyperf() -> Theirs:
+    from pyperf import Benchmark, Run
+    from pyperf._utils import is_significant
+
+    def differ(base: OfProcesses, other: OfProcesses) -> bool:
+        sides = (
+            Benchmark([Run(values, metadata={"name": "x"}, collect_metadata=False) for values in side]).get_values()
+            for side in (base, other)
+        )
+        return bool(is_significant(*sides)[0])
+
+    return differ
+
+
+def _theirs_pyperf_values() -> Theirs:
+    """Three values of each process, each the mean over as many calls as pyperf would have run in its loop."""
+    differ = _theirs_pyperf()
+
+    def three(side: OfProcesses) -> OfProcesses:
+        found: OfProcesses = _thirds(np.array(side)).tolist()
+        return found
+
+    return lambda base, other: differ(three(base), three(other))

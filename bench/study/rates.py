@@ -15,9 +15,9 @@ BOUND = 0.95
 MOST_FALSE = 0.01
 """Goal: false alarms per family, with the bound."""
 LEAST_SEEN = {0.10: 0.95, 0.05: 0.80}
-"""Goal: slowdown -> share of cells that must be called regressed …"""
+"""Goal: slowdown -> share of cells that must be called regressed at the first look, of 8 or 12 processes …"""
 PROMISED = ("≤ 1 %", "≤ 2 %")
-"""… where the kernel's spread in the pool is of these classes."""
+"""… where the pair spread of the kernel, its copy against the base in the whole pool, is of these classes."""
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -60,7 +60,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     autocorrelation: float | None
     """Of the log ratio of one process with the next one's."""
     ratios: dict[str, float]
-    """Variant -> its time divided by the base's."""
+    """Variant -> its time divided by the base's, as it was measured: the study takes each for exactly what its name says."""
     spreads: dict[str, float]
     """Variant -> standard deviation between processes of its log ratio."""
 
@@ -83,6 +83,10 @@ class FalseAlarms(msgspec.Struct, frozen=True, kw_only=True):
     """Families with any cell called regressed in the end …"""
     first_look: Rate
     """… and at the first look."""
+    improved: Rate
+    """Families with any cell called improved in the end …"""
+    improved_cells: Rate
+    """… and cells."""
     upper: float
     """95 % upper bound of the rate of families, by bootstrap over processes."""
     resampled: Rate
@@ -97,6 +101,15 @@ class FalseAlarms(msgspec.Struct, frozen=True, kw_only=True):
     canaries: Rate
     """Canaries that say that equal kernels differ."""
     canary_families: Rate
+    unchanged: Rate
+    """Families with any cell called regressed or improved in the end, where improvements get a second look, too: with --all …"""
+    unchanged_exit_codes: dict[str, int]
+    """… and exit code -> families then."""
+
+    @property
+    def bound(self) -> float:
+        """The bound that the goal is held against: the greater of that of the bootstrap and that of so few families."""
+        return max(self.upper, self.families.upper)
 
 
 class Detection(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,8 +123,20 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
     spread: float | None
     """Of the slowed kernel's log ratio in the whole pool; None for a class."""
     spread_class: str
+    """By the spread of the kernel's copy in the pool, the same for all its variants."""
     first_look: Rate
     final: Rate
+
+
+class Codes(msgspec.Struct, frozen=True, kw_only=True):
+    """What CI is told where something is slower."""
+
+    slowdown: float
+    slowed: str
+    exit_codes: dict[str, int]
+    """Exit code -> families."""
+    canary_families: Rate
+    """With a canary that says that equal kernels differ."""
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +146,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     of: str
     processes: int
     placement: str
+    """"same": both sides in the same processes; "in turn": the candidate's processes right after the base's; "apart": any."""
     reason: str | None = None
     """Why nothing is told."""
     cells: Rate | None = None
@@ -154,6 +180,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     false_alarms: FalseAlarms
     detection: list[Detection]
     by_seen_spread: list[Detection]
+    codes: list[Codes]
     peers: list[Peer]
     agreement: str
     """Whether other tools' own code says the same as their formulas here."""
@@ -164,17 +191,17 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
         """The goals that were not reached, each in a sentence."""
         found = []
         false = self.false_alarms
-        if false.families.share > MOST_FALSE or not false.upper <= MOST_FALSE:
+        if false.families.share > MOST_FALSE or not false.bound <= MOST_FALSE:
             found.append(
-                f"false alarms: {false.families.share:.2%} of families, at most {false.upper:.2%} (goal: at most {MOST_FALSE:.0%})"
+                f"false alarms: {false.families.share:.2%} of families, at most {false.bound:.2%} (goal: at most {MOST_FALSE:.0%})"
             )
         if not any(one.spread_class in PROMISED for one in self.detection):
             found.append(f"no kernel scatters by {' or '.join(PROMISED)} here: nothing of the promised detection was shown")
         for one in self.detection:
             least = LEAST_SEEN.get(one.slowdown)
-            if least is not None and one.spread_class in PROMISED and one.final.share < least:
+            if least is not None and one.spread_class in PROMISED and one.first_look.share < least:
                 found.append(
                     f"{one.what} slower by {one.slowdown:.0%} ({one.slowed} of {self.cells} cells): "
-                    f"seen in {one.final.share:.1%} (goal: {least:.0%})"
+                    f"seen in {one.first_look.share:.1%} at the first look (goal: {least:.0%}), in {one.final.share:.1%} in the end"
                 )
         return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..manifest import Environment
 from ..plan import UsageError
-from .subjects import COPY, OTHERS, VARIANTS
+from .subjects import COPY, OTHERS, SLOWER, VARIANTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +69,19 @@ class Pool:
     def copies(self) -> Array:
         """[kernel, process]: the log ratios of equal kernels."""
         return self.of(COPY)
+
+    def correction(self, variant: str) -> Array:
+        """[kernel]: ln of the constant factor that makes a slowed variant's mean ratio exactly its name; 0 for the copy."""
+        found = self.of(variant)
+        if variant not in SLOWER:
+            return np.zeros(len(found))
+        correction: Array = np.log1p(SLOWER[variant]) - found.mean(axis=1)
+        return correction
+
+    def named(self, variant: str) -> Array:
+        """[kernel, process]: the log ratios of a variant to the base, by its `correction`."""
+        found: Array = self.of(variant) + self.correction(variant)[:, None]
+        return found
 
     def save(self, path: Path) -> None:
         """Write the compact file, whole or not at all."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..compare.outcome import MEANINGS as MEANINGS_BY_CODE
 from .rates import BOUND, LEAST_SEEN, MOST_FALSE, PROMISED
 from .subjects import SLOWER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from .rates import Detection, FalseAlarms, Kernel, Peer, Rate, Study
+    from .rates import Codes, Detection, FalseAlarms, Kernel, Peer, Rate, Study
 
 SHARES = tuple(SLOWER.values())
-MEANINGS = {"0": "fine", "1": "regressed", "4": "too noisy, or a canary failed"}
+MEANINGS = {str(code): meaning for code, meaning in MEANINGS_BY_CODE.items()}
+WORDS = ("REGRESSED", "IMPROVED", "SAME", "INCONCLUSIVE")
 
 
 def markdown(study: Study) -> str:
@@ -30,6 +32,10 @@ def markdown(study: Study) -> str:
         f"that of `kerneldyno compare`: margin {study.terms.margin:.0%}, α = {study.terms.alpha:.0%}, "
         f"{study.terms.processes} or {study.terms.more_processes} processes, {study.terms.second_look} more for a second look.",
         "",
+        "What was planted came out a little larger or smaller than its name (the first table has what was measured). In all that "
+        "follows the log ratios of each kernel's variant are shifted by a constant, and for rules over samples its samples "
+        "multiplied by the same factor, so that its mean ratio is exactly its name; copies are taken as they are.",
+        "",
         *_kernels(study.kernels),
         *_false(study.false_alarms, study.cells),
         *_detection(study),
@@ -39,8 +45,9 @@ def markdown(study: Study) -> str:
     ]
     promised = ", ".join(f"{least:.0%} at +{slowdown:.0%}" for slowdown, least in LEAST_SEEN.items())
     lines += [
-        f"At most {MOST_FALSE:.0%} of families with a false alarm, the bound too; "
-        f"{promised} seen of kernels that scatter by {' or '.join(PROMISED)}.",
+        f"At most {MOST_FALSE:.0%} of families with a false alarm, the bound too (the greater of that of the bootstrap and Clopper and "
+        f"Pearson's, here {study.false_alarms.bound:.2%}); {promised} seen at the first look of kernels whose copies scatter by "
+        f"{' or '.join(PROMISED)}.",
         "",
     ]
     lines += [f"- missed: {sentence}" for sentence in study.missed] or ["All reached."]
@@ -63,6 +70,15 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _share(rate: Rate | None) -> str:
     return "–" if rate is None or not rate.of else f"{rate.share:.1%}"
+
+
+def _bounded(rate: Rate) -> str:
+    return f"{rate.count} of {rate.of} (at most {rate.upper:.2%})"
+
+
+def _exits(codes: Mapping[str, int], when: str) -> list[list[str]]:
+    total = sum(codes.values())
+    return [[f"{when}exit code {code} ({MEANINGS.get(code, '')})", f"{count} of {total}"] for code, count in codes.items()]
 
 
 def _kernels(kernels: Sequence[Kernel]) -> list[str]:
@@ -101,32 +117,51 @@ def _false(false: FalseAlarms, cells: int) -> list[str]:
     ]
     for one in false.disjoint:
         looks = "first look" if one.looks == 1 else "both looks"
-        rows.append(
-            [f"disjoint families, {one.processes} consecutive processes a cell, {looks}", f"{one.families.count} of {one.families.of}"]
-        )
-        bound = f"{one.cells.count} of {one.cells.of} (at most {one.cells.upper:.1%})"
-        rows.append([f"disjoint cells, likewise, families of up to {cells}", bound])
-    rows += [[f"cells called {word}", f"{count / total:.2%}"] for word, count in sorted(false.words.items())]
+        rows.append([f"disjoint families, {one.processes} consecutive processes a cell, {looks}", _bounded(one.families)])
+        rows.append([f"disjoint cells, likewise, families of up to {cells}", _bounded(one.cells)])
     rows += [
-        [f"exit code {code} ({MEANINGS.get(code, '')})", f"{count} of {false.families.of}"] for code, count in false.exit_codes.items()
+        ["families with a cell called improved", _bounded(false.improved)],
+        ["cells called improved", _bounded(false.improved_cells)],
     ]
+    rows += [[f"cells called {word}", f"{false.words.get(word, 0) / total:.2%}"] for word in WORDS]
+    rows += _exits(false.exit_codes, "")
     rows += [
-        ["canaries called different", f"{false.canaries.count} of {false.canaries.of}"],
-        ["families with such a canary", f"{false.canary_families.count} of {false.canary_families.of}"],
+        ["canaries called different", _bounded(false.canaries)],
+        ["families with such a canary", _bounded(false.canary_families)],
+        ["nothing changed, --all: families with a cell called regressed or improved in the end", _bounded(false.unchanged)],
+        *_exits(false.unchanged_exit_codes, "nothing changed, --all: "),
     ]
     return ["## Nothing changed", "", *_table(("what", "how often"), rows)]
 
 
 def _detection(study: Study) -> list[str]:
-    said = "Share of slowed cells called regressed: at the first look → in the end."
+    said = (
+        "Share of slowed cells called regressed: at the first look → in the end, and in brackets the spread of the slowed kernel "
+        "itself. Whether a kernel counts for the goals is decided by the spread of its copy in the pool. A single slowed cell is a canary "
+        "as well in half of the families."
+    )
     lines = ["## Something is slower", "", said, ""]
-    for title, found in (("kernel (its spread in the pool)", study.detection), ("spread seen at the first look", study.by_seen_spread)):
+    for title, found in (("kernel (pair spread of its copy)", study.detection), ("spread seen at the first look", study.by_seen_spread)):
         head = (title, "slowed", *(f"+{share:.0%}" for share in SHARES))
         keys = list(dict.fromkeys((one.what, one.slowed) for one in found))
         by_key = {(one.what, one.slowed, one.slowdown): one for one in found}
-        rows = [[what, slowed, *(_seen(by_key.get((what, slowed, share))) for share in SHARES)] for what, slowed in keys]
+        classes = {one.what: "" if one.spread is None else f" ({one.spread_class})" for one in found}
+        rows = [[what + classes[what], slowed, *(_seen(by_key.get((what, slowed, share))) for share in SHARES)] for what, slowed in keys]
         lines += _table(head, rows)
-    return lines
+    return [*lines, *_codes(study.codes)]
+
+
+def _codes(codes: Sequence[Codes]) -> list[str]:
+    """What CI is told of families in which something is slower."""
+    every = sorted({code for one in codes for code in one.exit_codes})
+    head = ("slower", "slowed", *(f"exit {code}: {MEANINGS.get(code, '')}" for code in every), "families with a canary called different")
+    rows = [
+        [f"+{one.slowdown:.0%}", one.slowed]
+        + [f"{one.exit_codes.get(code, 0)} of {sum(one.exit_codes.values())}" for code in every]
+        + [f"{one.canary_families.count} of {one.canary_families.of}"]
+        for one in codes
+    ]
+    return _table(head, rows)
 
 
 def _seen(one: Detection | None) -> str:
@@ -152,8 +187,10 @@ def _peers(peers: Sequence[Peer], study: Study) -> list[str]:
         for one in peers
     ]
     said = (
-        "False: equal kernels called slower (“different”: slower or faster). Same: base and candidate in the same processes; apart: in "
-        f"different ones, as these tools are commonly used. {study.agreement}."
+        "False: equal kernels called slower (“different”: slower or faster). In turn: the candidate's processes were measured right "
+        "after the base's, as these tools are commonly used, wherever in the pool they begin; apart: base and candidate in any "
+        "different processes, so that an hour may lie between them; same: both in the same processes. What kerneldyno sees is "
+        f"what it says in the end, with one of {study.cells} cells slower. {study.agreement}."
     )
     return ["## Other rules on the same processes", "", *_table(head, rows), said, ""]
 

@@ -9,6 +9,7 @@ import pytest
 from kerneldyno.bench.plan import UsageError
 from kerneldyno.bench.study import samples
 from kerneldyno.bench.study.samples import KEPT, Pool, evenly, load
+from kerneldyno.bench.study.subjects import COPY, SLOWER
 
 
 def test_a_pool_is_read_as_it_was_written(simulated, tmp_path):
@@ -63,3 +64,13 @@ def test_a_variant_s_ratios_are_its_own(simulated):
     assert np.expm1(pool.of("slower_by_20")[0]) == pytest.approx(0.20)
     assert pool.processes == 120
     assert pool.about.schema == samples.SCHEMA_VERSION
+
+
+def test_a_variant_is_taken_for_exactly_what_its_name_says_and_a_copy_for_what_it_is(simulated):
+    pool = simulated([0.005, 0.02], processes=40, ratio=1.008)
+    for variant, share in SLOWER.items():
+        assert pool.named(variant).mean(axis=1) == pytest.approx(np.log1p(share), abs=1e-12)
+        assert np.abs(pool.of(variant).mean(axis=1) - np.log1p(share)).min() > 1e-3  # else there was nothing to mend
+        assert pool.named(variant).std(axis=1) == pytest.approx(pool.of(variant).std(axis=1))
+    assert np.array_equal(pool.named(COPY), pool.copies)
+    assert pool.correction(COPY).tolist() == [0.0, 0.0]
