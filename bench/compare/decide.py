@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -180,7 +181,8 @@ def holm(p_values: Mapping[str, float], alpha: float, family: int | None = None)
     return rejected
 
 
-def bootstrapped(differences: Sequence[float]) -> tuple[float, float]:
+@lru_cache(maxsize=1024)
+def bootstrapped(differences: tuple[float, ...]) -> tuple[float, float]:
     """One-sided 95 % bounds of the mean by the BCa bootstrap; the mean itself where all are equal."""
     values = np.asarray(differences, dtype=float)
     if float(np.ptp(values)) <= 1e-12:
