@@ -1,11 +1,11 @@
-"""How a kernel behaves beyond its numbers: what it does to inputs, memory and threads, and what it remembers."""
+"""How a kernel behaves beyond its numbers: what it does to inputs, memory and threads."""
 
 from __future__ import annotations
 
 import gc
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import CellType, FunctionType, ModuleType
@@ -14,9 +14,6 @@ from typing import Any
 import psutil
 import torch
 
-from kerneldyno.kernels.registry import Problem
-
-from ..instruments.clock import no_garbage_collection
 from .errors import Misconduct
 from .state import Snapshot
 from .verify import parts
@@ -28,16 +25,8 @@ class Lingers(Misconduct):
     """Something of the kernel is still at work: this process is of no use for measuring any more."""
 
 
-REMEMBERED = 0.75
-"""When the fastest call on numbers seen before takes less than this share of the fastest on new numbers, results are remembered."""
-PAIRS, FEW_PAIRS = 6, 3
-LOOKS = 5
-"""Who is suspected is timed again with other numbers: on a machine that others use, one look may deceive."""
-COPIES = 5
-"""Sets of inputs that this holds at once, beside the given ones, with room for outputs."""
 ALIVE, MANY_ALIVE, MANY_BYTES = 4, 12, 2**24
 """Results of so many calls are kept alive at once, of small outputs more: no two may share memory."""
-LONG_CALL_S, TOO_LONG_S = 0.01, 0.5
 LINGERING_SHARE, LINGERING_S = 0.25, 0.005
 """Threads that use more processor time after the return than this share of the call, and this long, are still computing."""
 IDLE_S = 0.02
@@ -178,53 +167,6 @@ def _children_s() -> float:
             times = child.cpu_times()
             total += times.user + times.system
     return total
-
-
-def forgets(call: Call, problem: Problem, inputs: Any, device: torch.device, call_s: float, seed: int) -> None:
-    """Raise Misconduct when calls on numbers that were seen before are much faster: then results are remembered by value.
-
-    New numbers, the same numbers written again, and the same untouched are timed in turn; what happens before each call
-    is the same, so that caches and threads are in the same state. Who is suspected is timed again, LOOKS times in all.
-    Calls of more than TOO_LONG_S are let off, and inputs of which not enough copies fit into memory.
-    """
-    if call_s > TOO_LONG_S or COPIES * inputs.nbytes > 0.5 * free_bytes(device):
-        return
-    pairs, suspicion = PAIRS if call_s < LONG_CALL_S else FEW_PAIRS, None
-    for look in range(LOOKS):
-        drawn: Iterable[Any] = (problem.inputs(seed + look * pairs + i, device) for i in range(pairs))
-        if pairs * inputs.nbytes < MANY_BYTES:
-            drawn = list(drawn)  # drawing between the calls would put threads to sleep before those on new numbers only
-        suspicion = _suspicion(call, inputs, drawn, device)
-        if suspicion is None:
-            return
-    raise Misconduct(str(suspicion))
-
-
-def _suspicion(call: Call, inputs: Any, drawn: Iterable[Any], device: torch.device) -> str | None:
-    """A sentence when calls on numbers seen before are quick; None when they are not."""
-    slot, spare = (inputs.map(torch.clone) for _ in range(2))
-    new: list[float] = []
-    again: list[float] = []
-    untouched: list[float] = []
-    for fresh in drawn:
-        for taken, target in ((new, slot), (again, slot), (untouched, spare)):
-            copy_into(target, fresh)
-            call(inputs)  # threads that have slept meanwhile wake up outside of the timed call
-            taken.append(_seconds(call, slot, device))
-    for taken, how in ((again, "written once more"), (untouched, "left where they were")):
-        share = min(taken) / min(new)  # the machine only lengthens calls, and what is new always costs the whole work
-        if share < REMEMBERED:
-            return f"takes {share:.0%} of the time on numbers that it has seen before ({how}): results are remembered by value"
-    return None
-
-
-def _seconds(call: Call, inputs: Any, device: torch.device) -> float:
-    synchronize(device)
-    with no_garbage_collection():  # as in the timed calls, which a kernel could tell apart by it
-        started = time.perf_counter()
-        call(inputs)
-        synchronize(device)
-        return time.perf_counter() - started
 
 
 @contextmanager

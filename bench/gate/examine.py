@@ -14,7 +14,7 @@ import torch
 from kerneldyno.kernels.registry import Kernel, Problem, Setup
 
 from ..records import Distance, Errors
-from . import conduct
+from . import conduct, forgetting
 from .conduct import Conduct
 from .errors import Misconduct, named
 from .poison import LARGE, NAN, poison
@@ -129,7 +129,7 @@ class Gate:
 
     def forgets(self, call: Callable[[Any], Any], call_s: float) -> None:
         """Raise Misconduct when results are remembered by value."""
-        conduct.forgets(call, self.problem, self.truths[0].inputs, self.device, call_s, self.seed + DISGUISE_SEED)
+        forgetting.forgets(call, self.problem, self.truths[0].inputs, self.device, call_s, self.seed + DISGUISE_SEED)
 
     def _own_things_unchanged(self) -> None:
         """Raise Misconduct when weights or calibration inputs, which all kernels share, were changed; they are put back."""

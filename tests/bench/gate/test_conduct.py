@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from kerneldyno.bench.gate import conduct
+from kerneldyno.bench.gate import conduct, forgetting
 from kerneldyno.bench.gate.errors import Misconduct
 from kerneldyno.bench.gate.state import Instruments, Snapshot
 from kerneldyno.kernels.attention.problem import Attention
@@ -228,9 +228,9 @@ def remembering(key):
 )
 def test_results_that_are_remembered_by_value_are_noticed(key, how):
     with pytest.raises(Misconduct, match=rf"\({how}\): results are remembered by value"):
-        conduct.forgets(remembering(key), PROBLEM, PROBLEM.inputs(0), CPU, 0.002, 1)
+        forgetting.forgets(remembering(key), PROBLEM, PROBLEM.inputs(0), CPU, 0.002, 1)
 
 
 def test_honest_calls_of_steady_length_are_not_suspected():
     for seed in range(3):
-        conduct.forgets(slow, PROBLEM, PROBLEM.inputs(0), CPU, 0.002, seed)
+        forgetting.forgets(slow, PROBLEM, PROBLEM.inputs(0), CPU, 0.002, seed)
