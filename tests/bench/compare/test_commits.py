@@ -87,6 +87,7 @@ class Clone:
         return (self.root / "kernels" / name).read_text()
 
     def compare(self, *words: str) -> subprocess.CompletedProcess[str]:
+        shutil.rmtree(self.root / "runs", ignore_errors=True)
         command = [sys.executable, "-P", "-m", "kerneldyno.bench", "compare", *words, "--out", str(self.root / "runs" / "it")]
         return subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
 
