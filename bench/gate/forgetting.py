@@ -34,23 +34,25 @@ def forgets(call: Call, problem: Problem, inputs: Any, device: torch.device, cal
     if call_s > TOO_LONG_S or COPIES * inputs.nbytes > 0.5 * free_bytes(device):
         return
     pairs, suspicion = PAIRS if call_s < LONG_CALL_S else FEW_PAIRS, None
+    # the same memory at every look: in new memory at an old address the numbers of writes would repeat, and so hide who counts them
+    room = tuple(inputs.map(torch.clone) for _ in range(3))
     for look in range(LOOKS):
         drawn: Iterable[Any] = (problem.inputs(seed + look * pairs + i, device) for i in range(pairs))
         if pairs * inputs.nbytes < MANY_BYTES:
             drawn = list(drawn)  # drawing between the calls would put threads to sleep before those on new numbers only
-        suspicion = _suspicion(call, inputs, drawn, device)
+        suspicion = _suspicion(call, inputs, drawn, device, room)
         if suspicion is None:
             return
     raise Misconduct(str(suspicion))
 
 
-def _suspicion(call: Call, inputs: Any, drawn: Iterable[Any], device: torch.device) -> str | None:
+def _suspicion(call: Call, inputs: Any, drawn: Iterable[Any], device: torch.device, room: tuple[Any, ...]) -> str | None:
     """A sentence when calls on numbers seen before are quick; None when they are not.
 
     What a call on new numbers may take longer is what it takes to copy them: at problems that are bound by memory, caches
     alone can make so much of a difference.
     """
-    slot, spare, elsewhere = (inputs.map(torch.clone) for _ in range(3))
+    slot, spare, elsewhere = room
     new: list[float] = []
     again: list[float] = []
     untouched: list[float] = []

@@ -108,7 +108,7 @@ def test_every_status_and_only_these_can_be_read() -> None:
 
 
 def test_protocols_are_named_by_their_key_and_grow_stricter() -> None:
-    assert [name for name, protocol in PROTOCOLS.items() if protocol.name == name] == ["smoke", "default", "full"]
+    assert [name for name, protocol in PROTOCOLS.items() if protocol.name == name] == ["smoke", "default", "full", "paired"]
     for loose, strict in (("smoke", "default"), ("default", "full")):
         a, b = PROTOCOLS[loose], PROTOCOLS[strict]
         assert a.target > b.target
@@ -119,7 +119,7 @@ def test_protocols_are_named_by_their_key_and_grow_stricter() -> None:
 
 def test_every_kind_of_record_has_a_tag_of_its_own() -> None:
     tags = [info.tag for info in msgspec.inspect.type_info(Record).types]
-    assert sorted(tags) == ["attempt", "ceilings", "end", "group", "measured", "session"]
+    assert sorted(tags) == ["attempt", "ceilings", "end", "group", "look", "measured", "session"]
 
 
 def test_a_manifest_of_an_older_form_can_be_read_without_the_fields_added_since() -> None:
