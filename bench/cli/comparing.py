@@ -49,8 +49,8 @@ Budget = Annotated[
 Stored = Annotated[bool, Option("--strict", help="Stored runs: let a regression fail, if they are of one machine and one day.")]
 
 
-def compare(  # noqa: PLR0913, RUF100 - what is not named in the body is read from the context
-    context: typer.Context,
+def compare(
+    context: typer.Context,  # what is not named in the body is read from it
     what: What = None,
     base: Base = None,
     candidate: Candidate = "worktree",

@@ -37,11 +37,11 @@ class Stages(Protocol):
     def stage(self, text: str) -> None: ...
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Contest(Runner):
     """Measures the cells of a comparison."""
 
-    comparison: Comparison = None  # type: ignore[assignment]  # fields of a dataclass after defaults
+    comparison: Comparison
     sources: Mapping[str, Source] = field(default_factory=dict)
     stages: Stages | None = None
     _targets: dict[str, int] = field(default_factory=dict)

@@ -37,6 +37,12 @@ def ratio(found: Sequence[float], base: Measurement, other: Measurement, taken: 
     if len(found) < 2:
         return None
     one = taken or reading(found, margin)
+    times = (math.exp(statistics.fmean(_medians(side))) for side in (base, other))
+    return recorded(one, *times, differences=list(found[: one.processes]))
+
+
+def recorded(one: Reading, base_s: float, other_s: float, *, differences: Sequence[float] = ()) -> Ratio:
+    """A reading of logarithms as the ratio that is written down."""
     return Ratio(
         ratio=math.exp(one.mean),
         low=math.exp(one.low),
@@ -46,9 +52,9 @@ def ratio(found: Sequence[float], base: Measurement, other: Measurement, taken: 
         margin=one.margin,
         p_slower=one.p_slower,
         p_faster=one.p_faster,
-        base_s=math.exp(statistics.fmean(_medians(base))),
-        other_s=math.exp(statistics.fmean(_medians(other))),
-        differences=list(found[: one.processes]),
+        base_s=base_s,
+        other_s=other_s,
+        differences=list(differences),
     )
 
 

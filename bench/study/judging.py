@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ..compare import outcome
 from ..compare.decide import Decision, Evidence, canaries, cut, decide, first_look_at, look, restless, unsettled
+from ..compare.pairs import recorded
 from ..compare.verdicts import FAILING
-from ..verdict import Canary, Ratio, Verdict, Word
+from ..verdict import Canary, Verdict, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -96,26 +97,8 @@ def _verdict(name: str, decision: Decision, *, unchanged: bool) -> Verdict:
         word=word,
         fails=word in FAILING,
         reason=decision.why,
-        latency=_latency(decision),
+        latency=recorded(decision.reading, math.nan, math.nan) if decision.reading else None,
         latency_word=decision.word,
         unchanged=unchanged,
         looks=decision.looks,
-    )
-
-
-def _latency(decision: Decision) -> Ratio | None:
-    one = decision.reading
-    if one is None:
-        return None
-    return Ratio(
-        ratio=math.exp(one.mean),
-        low=math.exp(one.low),
-        high=math.exp(one.high),
-        spread=one.spread,
-        processes=one.processes,
-        margin=one.margin,
-        p_slower=one.p_slower,
-        p_faster=one.p_faster,
-        base_s=math.nan,
-        other_s=math.nan,
     )

@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from kerneldyno.bench.compare import command
-from kerneldyno.bench.journal import read
+from kerneldyno.bench.journal import JournalError, read
 from kerneldyno.bench.plan import UsageError
 
 PLUGIN = Path(__file__).with_name("contestants.py")
@@ -112,7 +112,7 @@ def _processes(folder):
     """Whether every case of the run has come to its second process."""
     try:
         run = read(folder)
-    except Exception:  # noqa: BLE001 - it is just being written
+    except JournalError:  # not there yet, or just being written
         return False
     found = [len(run.measurements[case.id].processes) for case in run.manifest.cases if case.id in run.measurements]
     return len(found) == len(run.manifest.cases) and min(found) >= 2
