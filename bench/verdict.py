@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from .comparison import Form, Side, Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SCHEMA_VERSION = 1
 """Of verdict.json: raised when a reader of the old one would misunderstand the new one; new fields do not raise it."""
@@ -88,6 +92,17 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     looks: int = 1
     power: float | None = None
     """Chance to have seen a slowdown of 5 %, with this many processes and this scatter."""
+
+
+def worst_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """What fails the comparison, then in the order of WORDS, then by how much the time differs."""
+
+    def rank(verdict: Verdict) -> tuple[bool, int, float]:
+        ratio = verdict.latency.ratio if verdict.latency else 1.0
+        change = abs(math.log(ratio)) if 0 < ratio < math.inf else 0.0
+        return not verdict.fails, WORDS.index(verdict.word), -change
+
+    return sorted(verdicts, key=rank)
 
 
 class Canary(msgspec.Struct, frozen=True, kw_only=True):

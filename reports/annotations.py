@@ -5,7 +5,7 @@ Escaping follows GitHub's own toolkit (actions/toolkit, packages/core/src/comman
 
 from typing import Literal  # no "from __future__ import annotations" here: the function below has that name
 
-from kerneldyno.bench.verdict import EXIT_CASES, EXIT_FINE, EXIT_REGRESSED, Outcome
+from kerneldyno.bench.verdict import EXIT_CASES, EXIT_FINE, EXIT_REGRESSED, Outcome, worst_first
 
 from . import units, verdicts
 
@@ -34,7 +34,7 @@ def _found(outcome: Outcome) -> list[tuple[Level, str, str, str | None]]:
         if canary.word != "SAME":
             level: Level = "error" if canary.word == "DIFFERS" else "warning"
             found.append((level, f"canary {canary.word}", f"{verdicts.place(canary)}: {canary.reason}", None))
-    for verdict in verdicts.worst_first(outcome.verdicts):
+    for verdict in worst_first(outcome.verdicts):
         if verdict.fails or verdict.word in verdicts.BAD or verdict.word == "INCONCLUSIVE":
             ratio = f"; time {verdicts.number(verdict.latency)}" if verdict.latency else ""
             advisory = "" if verdict.fails or verdict.word == "INCONCLUSIVE" else "; it does not fail the comparison"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import msgspec
 
-from kerneldyno.bench.verdict import EXIT_FINE, WORDS, Outcome, Verdict
+from kerneldyno.bench.verdict import EXIT_FINE, WORDS, Outcome, Verdict, worst_first
 
 from . import ratios, units, verdicts
 from .frame import replacing
@@ -59,7 +59,7 @@ def page(outcome: Outcome, *, plain: bool = False) -> str:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.globals |= {"count": units.count, "operators": OPERATORS, "words": verdicts, "signs": verdicts.SIGNS}
-    ordered = verdicts.worst_first(outcome.verdicts)
+    ordered = worst_first(outcome.verdicts)
     figures = _figures(ordered)
     columns = _kept(ordered)
     return environment.get_template("comparison.html.j2").render(

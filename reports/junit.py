@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree as ET
 
-from kerneldyno.bench.verdict import EXIT_FINE, EXIT_NOT_COMPARABLE, EXIT_TOO_NOISY, Canary, Outcome, Verdict
+from kerneldyno.bench.verdict import EXIT_FINE, EXIT_NOT_COMPARABLE, EXIT_TOO_NOISY, Canary, Outcome, Verdict, worst_first
 
 from . import verdicts
 
@@ -29,7 +29,7 @@ def junit(outcome: Outcome) -> str:
     """The whole comparison as an XML document, declaration included."""
     suites: dict[str, list[ET.Element]] = {}
     names: Counter[tuple[str, str]] = Counter()
-    for verdict in verdicts.worst_first(outcome.verdicts):
+    for verdict in worst_first(outcome.verdicts):
         suites.setdefault(verdict.operator, []).append(_cell(verdict, names))
     for cell in outcome.left_out:
         kernel, _, label = cell.partition(" at ")

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kerneldyno.bench.verdict import EXIT_FINE, Outcome, Verdict
+from kerneldyno.bench.verdict import EXIT_FINE, Outcome, Verdict, worst_first
 
 from . import units, verdicts
 
@@ -106,7 +106,7 @@ def fenced(text: str) -> str:
 
 def _blocks(outcome: Outcome) -> Iterable[Block]:
     """In the order of the document, which is the order of importance."""
-    ordered = verdicts.worst_first(outcome.verdicts)
+    ordered = worst_first(outcome.verdicts)
     yield _top(outcome)
     if outcome.warnings:
         beyond = len(outcome.warnings) - MOST_WARNINGS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from kerneldyno.bench.comparison import Quantity
@@ -11,8 +10,6 @@ from kerneldyno.bench.verdict import EXIT_FINE, WORDS, Outcome, Ratio, Verdict, 
 from . import units
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from kerneldyno.bench.comparison import Side, Terms
     from kerneldyno.bench.verdict import Canary, Change
 
@@ -33,20 +30,6 @@ BAD: frozenset[Word] = frozenset({"REGRESSED", "FAILED", "MISSING", "INVALID"})
 """Words that fail a comparison, unless the cell is advisory."""
 
 ORDERS: tuple[Quantity, ...] = ("memory", "errors", "energy")
-
-
-def worst_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """What fails the comparison, then in the order of WORDS, then by how much the time differs."""
-
-    def rank(verdict: Verdict) -> tuple[bool, int, float]:
-        return not verdict.fails, WORDS.index(verdict.word), -abs(math.log(size)) if (size := _ratio(verdict)) > 0 else 0.0
-
-    return sorted(verdicts, key=rank)
-
-
-def _ratio(verdict: Verdict) -> float:
-    ratio = verdict.latency.ratio if verdict.latency else 1.0
-    return ratio if math.isfinite(ratio) else 1.0
 
 
 def place(verdict: Verdict | Canary) -> str:

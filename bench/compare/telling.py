@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..terminal import duration, seconds
-from ..verdict import EXIT_FINE, WORDS, Outcome, Ratio, Verdict
+from ..verdict import EXIT_FINE, Outcome, Ratio, Verdict, worst_first
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,17 +53,6 @@ def tell(console: Console, outcome: Outcome) -> None:
     style = "green" if outcome.exit_code == EXIT_FINE else "bold red"
     meaning = f"exit {outcome.exit_code}: {plain(outcome.meaning)}"
     console.print(f"[{style}]{plain(outcome.headline)}[/] [dim]({meaning})[/]", highlight=False, soft_wrap=True)
-
-
-def worst_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """What fails the comparison, then in the order of WORDS, then by how much the time differs."""
-
-    def rank(verdict: Verdict) -> tuple[bool, int, float]:
-        ratio = verdict.latency.ratio if verdict.latency else 1.0
-        change = abs(math.log(ratio)) if 0 < ratio < math.inf else 0.0
-        return not verdict.fails, WORDS.index(verdict.word), -change
-
-    return sorted(verdicts, key=rank)
 
 
 def table(rows: Sequence[Verdict], title: str = "", width: int = 100) -> Table:

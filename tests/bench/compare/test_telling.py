@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from rich.console import Console
 
-from kerneldyno.bench.compare.telling import MOST, tell, worst_first
-from kerneldyno.bench.verdict import Outcome
-from kerneldyno.reports import verdicts as shown_elsewhere
+from kerneldyno.bench.compare.telling import MOST, tell
+from kerneldyno.bench.verdict import WORDS, Outcome, worst_first
 
 ROOT = Path(__file__).parents[2]
 sample = SimpleNamespace(**runpy.run_path(str(ROOT / "reports" / "outcomes.py")))
@@ -82,9 +82,12 @@ def test_of_very_many_the_worst_are_shown_and_the_rest_counted() -> None:
     assert f"and {hidden} more rows" in lines
 
 
-def test_every_view_has_the_same_order() -> None:
+def test_what_fails_comes_first_then_by_word_then_by_size() -> None:
     mixed = sample.large(100).verdicts
-    assert worst_first(mixed) == shown_elsewhere.worst_first(mixed)
+    ordered = worst_first(mixed)
+    ranks = [(not one.fails, WORDS.index(one.word), -abs(math.log(one.latency.ratio)) if one.latency else 0.0) for one in ordered]
+    assert ranks == sorted(ranks)
+    assert sorted(one.cell for one in ordered) == sorted(one.cell for one in mixed)
 
 
 @settings(max_examples=60, deadline=None)
