@@ -16,8 +16,11 @@ from kerneldyno.bench.manifest import PROTOCOLS, Environment, Manifest, Settings
 from kerneldyno.bench.records import Case, Ceilings, Clocks, Distance, Energy, Errors, Measurement, Process, Warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "<script>alert(1)</script>"
 CEILINGS = Ceilings(
     matmul_flops_per_s={"float32": 1.5e11, "bfloat16": 2.9e11}, copy_bytes_per_s=2.2e10, last_level_cache_bytes=32 * 2**20, device="cpu"
@@ -180,3 +183,39 @@ def made() -> SimpleNamespace:
         hostile=HOSTILE,
         attention=list(attention_shapes()),
     )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium, for modules marked `browser`."""
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
+    """Opens the module's `address`; at the end asserts that the console stayed silent and nothing was fetched."""
+    said: list[str] = []
+    asked: list[str] = []
+    contexts: list[Any] = []
+
+    def opened(width: int = 1440, **settings: Any) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert {url for url in asked if not url.startswith("data:")} <= {address}
