@@ -22,7 +22,7 @@ from .instruments import processor
 from .journal import read
 from .options import SHORT_DTYPES
 from .plan import UsageError
-from .selftest.runs import Quiet
+from .terminal import Quiet
 
 if TYPE_CHECKING:
     from kerneldyno.kernels.registry import Kernel, Problem

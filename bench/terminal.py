@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -90,6 +90,16 @@ class TerminalProgress:
             self.console.print("[yellow]Stopped as asked; what was measured is kept.[/]")
         elif ended == "budget":
             self.console.print("[yellow]The budget is used up; what is missing can be measured with --resume.[/]")
+
+
+class Quiet:
+    """Hears the progress of a run and says nothing but that it goes on."""
+
+    def __init__(self, tick: Callable[[], None] = lambda: None) -> None:
+        self.tick = tick
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
 
 
 def outcome(measurement: Measurement) -> str:

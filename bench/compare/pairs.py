@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..comparison import Cell
-    from ..records import Measurement, Process
+    from ..records import Measurement
 
 
 def differences(base: Measurement, other: Measurement, *, adjacent: bool) -> list[float]:
     """ln(other / base) of each fresh process that measured both, or of each pair of adjacent processes."""
     if adjacent:
-        return [b - a for a, b in zip(_medians(base), _medians(other), strict=False)]
+        return [b - a for a, b in zip(medians(base), medians(other), strict=False)]
     return stats.paired_medians(base.processes, other.processes)
 
 
@@ -37,7 +37,7 @@ def ratio(found: Sequence[float], base: Measurement, other: Measurement, taken: 
     if len(found) < 2:
         return None
     one = taken or reading(found, margin)
-    times = (math.exp(statistics.fmean(_medians(side))) for side in (base, other))
+    times = (math.exp(statistics.fmean(medians(side))) for side in (base, other))
     return recorded(one, *times, differences=list(found[: one.processes]))
 
 
@@ -63,6 +63,7 @@ def _timed(measurement: Measurement | None) -> Measurement | None:
     return measurement if measurement is not None and measurement.status == "ok" and measurement.processes else None
 
 
-def _medians(measurement: Measurement) -> list[float]:
-    processes: list[Process] = [process for process in measurement.processes if process.samples_s]
-    return [math.log(statistics.median(process.samples_s)) for process in processes]
+def medians(measurement: Measurement | None) -> list[float]:
+    """ln seconds per call of each process; empty where there is no measurement that may be compared."""
+    timed = _timed(measurement)
+    return [math.log(statistics.median(process.samples_s)) for process in timed.processes if process.samples_s] if timed else []

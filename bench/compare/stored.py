@@ -17,6 +17,7 @@ from ..journal import MismatchError, RunFolderError
 from ..matching import machine
 from ..verdict import EXIT_FINE, WORDS, Outcome
 from . import outcome as outcomes
+from . import pairs
 from .decide import ONE_SIDED, Decision, Reading, holm, power
 from .verdicts import verdict
 
@@ -134,7 +135,9 @@ def _decide(
     cells: Sequence[Cell], measurements: dict[str, Measurement], terms: Terms
 ) -> dict[str, tuple[Decision, tuple[float, float] | None]]:
     """A decision for each cell by Welch's test over processes, and both sides' seconds per call."""
-    sides = {cell.id: (_medians(measurements.get(cell.base or "")), _medians(measurements.get(cell.candidate or ""))) for cell in cells}
+    sides = {
+        cell.id: (pairs.medians(measurements.get(cell.base or "")), pairs.medians(measurements.get(cell.candidate or ""))) for cell in cells
+    }
     readings = {cell: _welch(*logs, terms.margin) for cell, logs in sides.items()}
     slower = holm({cell: one.p_slower for cell, one in readings.items() if one}, terms.alpha, len(cells))
     faster = holm({cell: one.p_faster for cell, one in readings.items() if one}, terms.alpha, len(cells))
@@ -199,12 +202,6 @@ def _with_ratio(made: Verdict, times: tuple[float, float] | None, terms: Terms, 
     latency = msgspec.structs.replace(made.latency, base_s=times[0], other_s=times[1], differences=[])
     chance = power(latency.spread * math.sqrt(2), latency.processes, terms, cells=cells)
     return msgspec.structs.replace(made, latency=latency, power=chance, adjacent=None)
-
-
-def _medians(measurement: Measurement | None) -> list[float]:
-    if measurement is None or measurement.status != "ok":
-        return []
-    return [math.log(statistics.median(process.samples_s)) for process in measurement.processes if process.samples_s]
 
 
 def _side(run: Run) -> Side:

@@ -10,21 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from .. import launch
 from ..journal import read
+from ..terminal import Quiet
 
 if TYPE_CHECKING:
     from ..records import Measurement
 
 HERE = Path(__file__).parent
-
-
-class Quiet:
-    """Hears the progress of a run and says nothing but that it goes on."""
-
-    def __init__(self, tick: Callable[[], None] = lambda: None) -> None:
-        self.tick = tick
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
 
 
 @dataclass(frozen=True)

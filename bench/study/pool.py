@@ -14,7 +14,7 @@ import numpy as np
 from .. import launch, stats
 from ..journal import MANIFEST, Run, read
 from ..plan import UsageError
-from ..selftest.runs import Quiet
+from ..terminal import Quiet
 from . import samples
 from .samples import About, Pool
 from .subjects import BASE, OTHERS, SUBJECTS, VARIANTS, planted
