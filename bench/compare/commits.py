@@ -42,13 +42,13 @@ def two_commits(base: str, candidate: str, options: Options, scratch: Path, *, e
     """The kernels of two commits that differ, or all of them, limited to what the options name.
 
     Both are written to `scratch`, so that edits made while it measures stay out. Raises UsageError for what git does not
-    know, KernelFileError for a revision that holds no kernels.
+    know, KernelFileError for a revision that holds no kernels, and for a new file that does not load.
     """
     root = revisions.project_root()
     old, new = (_written(root, name, options.load, scratch / side) for name, side in ((base, "base"), (candidate, "candidate")))
     read = sides.read_sides({CANDIDATE: new.folder, BASE: old.folder}, {CANDIDATE: new.load, BASE: old.load})
     one, other = read[BASE], read[CANDIDATE]
-    _require_own_files(other, new)
+    _require_new_files(other, old, new)
     found = differences.of_kernels(one.kernels, other.kernels, old.folder, new.folder)
     lost_in_base, lost_in_candidate = one.lost(other), other.lost(one)
     names = _chosen({**one.kernels, **other.kernels}, options)
@@ -101,10 +101,11 @@ def _copied(path: Path, folder: Path) -> Path:
     return folder / path.name
 
 
-def _require_own_files(side: sides.Side, revision: _Revision) -> None:
-    """A file of --load that does not load is the user's mistake, not a result."""
-    for path in revision.load:
-        if why := side.broken.get(path.name):
+def _require_new_files(side: sides.Side, old: _Revision, new: _Revision) -> None:
+    """A file of --load that does not load, and one that only the candidate has: no kernel is known whose verdict could say so."""
+    given = {path.name for path in new.load}
+    for file, why in side.broken.items():
+        if file in given or not (old.folder / file).exists():
             raise KernelFileError(why)
 
 

@@ -153,3 +153,13 @@ def test_kernels_that_neither_commit_has_are_a_mistake(clone):
     done = clone.compare("--base", "before", "--kernels", "attention/nothing")
     assert done.returncode == 2
     assert "--kernels 'attention/nothing' matches no kernel" in done.stderr
+
+
+def test_a_new_file_that_does_not_load_is_not_passed_over(clone):
+    clone.write("attention/fresh.py", "from ..registry import kernel, nothing_of_that_name\n")
+    done = clone.compare("--base", "HEAD")
+    (clone.root / "kernels" / "attention" / "fresh.py").unlink()
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "attention/fresh.py" in done.stderr
+    assert "nothing_of_that_name" in done.stderr
+    assert done.stderr.count("\n") == 1
