@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 
 
 def sight(problem: Attention, device: torch.device) -> Callable[[AttentionInputs], torch.Tensor | None]:
-    """inputs -> bool mask broadcastable to [batch, heads, q_len, kv_len], or None; its causal part is made now."""
-    causal = problem.causal_mask(device) if problem.triangular else None
+    """inputs -> bool mask broadcastable to [batch, heads, q_len, kv_len], or None.
+
+    What follows from positions is made now, unless they depend on the lengths of a ragged cache.
+    """
+    fixed = problem.position_mask(device) if problem.positional and not problem.ragged else None
+    moving = problem.positional and problem.ragged
 
     def visible(inputs: AttentionInputs) -> torch.Tensor | None:
+        position = problem.position_mask(device, inputs.lengths) if moving else fixed
         padding = None if inputs.lengths is None else problem.padding_mask(inputs.lengths)
-        return together(causal, padding, inputs.mask)
+        return together(position, padding, inputs.mask)
 
     return visible
 
@@ -30,7 +35,7 @@ def sdpa_arguments(problem: Attention, device: torch.device) -> Callable[[Attent
 
     Its is_causal aligns to the top left, ours to the end: where the two differ, the mask is explicit.
     """
-    if problem.features == {"causal"} and problem.triangular and not problem.cross:
+    if problem.triangular and not problem.cross and problem.features <= {"causal", "paged"}:
         square = {"attn_mask": None, "is_causal": True, "enable_gqa": problem.grouped}
         return lambda _: square
     visible = sight(problem, device)
@@ -46,4 +51,5 @@ def sdpa_arguments(problem: Attention, device: torch.device) -> Callable[[Attent
 
 def blind(problem: Attention) -> bool:
     """Whether some query may see no key at all."""
-    return problem.bias == "boolean" or (problem.causal and problem.q_len > problem.kv_len)
+    before = problem.q_len > problem.kv_len and (problem.causal or problem.window > 0)
+    return problem.bias == "boolean" or before or (problem.padding and problem.window > 0)

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 def disguised(problem: Attention, inputs: AttentionInputs, seed: int) -> tuple[AttentionInputs, Callable[[Any], Any]]:
     """Features of q and k with their signs turned together, which leaves every score as it is, and features of v.
 
-    A turned feature of v turns that feature of the output. Signs are drawn for every batch row, key-value head and feature,
+    A turned feature of v turns that feature of the output. Signs are drawn for every key-value head, feature and batch row,
     and turning a sign rounds nothing, so that answers agree to the last bit.
     """
     generator = torch.Generator().manual_seed(seed)
-    kv_shape = (problem.batch, problem.kv_heads, 1, problem.head_dim)
+    # a page may belong to several rows, so the rows of a paged cache are turned alike
+    kv_shape = (1 if problem.page_size else problem.batch, problem.kv_heads, 1, problem.head_dim)
     turned_k, turned_v = (_signs(kv_shape, generator).to(inputs.q) for _ in range(2))
     turned_q, turned_o = (signs.repeat_interleave(problem.group, dim=1) for signs in (turned_k, turned_v))
     grad = None if inputs.grad is None else inputs.grad * turned_o

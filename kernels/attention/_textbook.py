@@ -13,10 +13,11 @@ def textbook(
     v: torch.Tensor,
     *,
     scale: float,
+    softcap: float = 0.0,
     bias: torch.Tensor | None = None,
     visible: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """softmax(q kᵀ · scale + bias) v in the tensors' own dtype, a whole matrix of scores at once.
+    """softmax(capped q kᵀ · scale + bias) v in the tensors' own dtype, a whole matrix of scores at once.
 
     Rows that see no key come out as 0, with gradient 0: the hidden scores are finite, and their weights are cleared.
     The query heads that share a key-value head stand below one another as rows of one matrix.
@@ -24,6 +25,8 @@ def textbook(
     batch, heads, rows, _ = q.shape
     folded = (batch, k.shape[1], heads // k.shape[1] * rows, -1)
     scores = (q.reshape(folded) @ k.mT).view(batch, heads, rows, -1) * scale
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
         scores = scores + bias
     if visible is None:

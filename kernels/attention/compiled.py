@@ -9,7 +9,7 @@ from .._identity import compiled_whole
 from ..registry import Run, Setup, differentiated, kernel
 from ._masks import sight
 from ._textbook import textbook
-from .problem import Attention, AttentionInputs
+from .problem import EVERYTHING, Attention, AttentionInputs
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @kernel(
     Attention,
-    accepts=("causal", "padding", "bias", "mask"),
+    accepts=EVERYTHING,
     directions=("forward", "backward"),
     refuses=no_compiler,
     identified=compiled_whole(),
@@ -32,7 +32,8 @@ def compiled(problem: Attention, setup: Setup) -> Run:
     backward = problem.direction == "backward"
 
     def formula(inputs: AttentionInputs) -> torch.Tensor:
-        return textbook(inputs.q, inputs.k, inputs.v, scale=problem.scale, bias=inputs.bias, visible=visible(inputs))
+        given = problem.dense(inputs)
+        return textbook(given.q, given.k, given.v, scale=problem.scale, softcap=problem.softcap, bias=inputs.bias, visible=visible(inputs))
 
     run = compiled_once(formula, gradients=backward)
     (differentiated(run) if backward else run)(setup.calibration)

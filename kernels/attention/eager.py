@@ -8,21 +8,22 @@ from .._identity import one_by_one
 from ..registry import Run, Setup, kernel
 from ._masks import sight
 from ._textbook import textbook
-from .problem import Attention, AttentionInputs
+from .problem import EVERYTHING, Attention, AttentionInputs
 
 if TYPE_CHECKING:
     import torch
 
 
-@kernel(Attention, accepts=("causal", "padding", "bias", "mask"), directions=("forward", "backward"), identified=one_by_one())
+@kernel(Attention, accepts=EVERYTHING, directions=("forward", "backward"), identified=one_by_one())
 def eager(problem: Attention, setup: Setup) -> Run:
     """Matrix product, softmax, matrix product: all scores are written to memory and read again.
 
-    The causal mask is made once.
+    The causal mask is made once. The pages of a paged cache are copied together first.
     """
     visible = sight(problem, setup.device)
 
     def run(inputs: AttentionInputs) -> torch.Tensor:
-        return textbook(inputs.q, inputs.k, inputs.v, scale=problem.scale, bias=inputs.bias, visible=visible(inputs))
+        given = problem.dense(inputs)
+        return textbook(given.q, given.k, given.v, scale=problem.scale, softcap=problem.softcap, bias=inputs.bias, visible=visible(inputs))
 
     return run

@@ -43,7 +43,7 @@ def claim(problem: Attention, setup: Setup, inputs: AttentionInputs) -> torch.Te
 @kernel(
     Attention,
     devices=("cpu",),
-    accepts=("causal", "padding", "bias", "mask"),
+    accepts=("causal", "padding", "bias", "mask", "window", "ragged"),
     requires=("onnx", "onnxruntime"),
     approximate=True,
     own_allocator=True,
@@ -58,7 +58,7 @@ def int8(problem: Attention, setup: Setup) -> Run:
     visible = sight(problem, setup.device)
     clear = blind(problem)  # ONNX's softmax gives NaN for a query that sees no key
     constant_mask = problem.triangular and problem.features == {"causal"} and not clear
-    fixed = _additive(problem.causal_mask(setup.device), None) if constant_mask else None
+    fixed = _additive(problem.position_mask(setup.device), None) if constant_mask else None
     names = ["q", "k", "v"] + (["mask"] if problem.masked else [])
     loaded = session(graph(problem, signed_keys=_signed_is_exact(setup)), setup, names, "output")
 

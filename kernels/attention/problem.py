@@ -8,57 +8,36 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from ..registry import ITEM_BYTES, SHORT_DTYPES, Gradients, Probe, Problem, Tensors
+from ..registry import ITEM_BYTES, SHORT_DTYPES, Gradients, Probe, Problem
+from . import _blocks, _pairs
+from ._inputs import AttentionInputs
+from ._paging import block_table, gathered
 from ._probes import probes
 from ._symmetry import disguised
-from ._textbook import ALL, part, textbook, together
+from ._textbook import ALL, part, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Rows = slice | torch.Tensor
 
+__all__ = ["BIASES", "EVERYTHING", "Attention", "AttentionInputs"]
+
 BIASES = {"none": "", "additive": "bias", "boolean": "mask"}
 """What may be given beside q, k, v, and the feature that a kernel accepts it by."""
 
-BLOCK_SCORES = {"cpu": 2**20, "cuda": 2**24}
-"""Scores held at once by the reference: on a CPU they fit its caches, on a GPU float64 with its temporaries stays below 1 GiB."""
+EVERYTHING = ("causal", "padding", "bias", "mask", "window", "softcap", "ragged", "paged")
+"""All features: what a kernel accepts that takes any problem."""
 
-
-@dataclass(frozen=True)
-class AttentionInputs(Tensors):
-    """What one call of an attention kernel reads."""
-
-    q: torch.Tensor
-    """[batch, heads, q_len, head_dim]"""
-    k: torch.Tensor
-    """[batch, kv_heads, kv_len, head_dim]"""
-    v: torch.Tensor
-    """[batch, kv_heads, kv_len, head_dim]"""
-    bias: torch.Tensor | None = None
-    """Added to the scaled scores; broadcastable to [batch, heads, q_len, kv_len]."""
-    mask: torch.Tensor | None = None
-    """bool, true where a query sees a key; broadcastable to [batch, heads, q_len, kv_len]."""
-    lengths: torch.Tensor | None = None
-    """int32 [batch], at least 1: keys from here on are padding."""
-    block_table: torch.Tensor | None = None
-    """For paged caches; no problem asks for one yet."""
-    grad: torch.Tensor | None = None
-    """The gradient of the output, in direction "backward"."""
-
-    differentiable: ClassVar[tuple[str, ...]] = ("q", "k", "v")
-
-    def with_mask(self, mask: torch.Tensor) -> AttentionInputs:
-        """A copy in which a key is visible only where `mask` says so too."""
-        mask = mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
-        return self.replace(mask=mask if self.mask is None else self.mask & mask)
+YOUNGER = ("window", "softcap", "ragged", "page_size")
+"""Fields that came after runs had been published."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attention(Problem):
     """softmax(q kᵀ / √head_dim + bias) v, with the keys that a query does not see left out of the softmax.
 
-    `causal` aligns the ends: query i sees keys up to i + kv_len - q_len. A query that sees no key yields 0.
+    Query i stands at position i + past, past being kv_len - q_len: ends are aligned. A query that sees no key yields 0.
     """
 
     batch: int = 1
@@ -70,8 +49,18 @@ class Attention(Problem):
     """As long as `q_len` when left out."""
     head_dim: int = 64
     causal: bool = False
+    """Keys after a query's own position are hidden."""
     padding: bool = False
+    """Keys from a length on, one for each batch row, are hidden."""
     bias: str = "none"
+    window: int = 0
+    """Keys so far from a query's own position, or farther, are hidden: before it and, unless causal, after it. 0: none."""
+    softcap: float = 0.0
+    """Scores x become softcap · tanh(x / softcap) before the bias is added (Gemma 2, arXiv 2408.00118). 0: they stay."""
+    ragged: bool = False
+    """A cache whose rows end at lengths of their own; the queries are the last q_len tokens of each: past is length - q_len."""
+    page_size: int = 0
+    """Tokens in a page of a paged cache (PagedAttention, arXiv 2309.06180), found by a block table. 0: rows lie in one piece."""
 
     operator: ClassVar[str] = "attention"
     directions: ClassVar[tuple[str, ...]] = ("forward", "backward")
@@ -82,10 +71,34 @@ class Attention(Problem):
                 object.__setattr__(self, name, default)
         super().__post_init__()
         self.require_positive("batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim")
+        for name in ("window", "page_size"):
+            if getattr(self, name) != 0 or isinstance(getattr(self, name), bool):
+                self.require_positive(name)
+        self._require_softcap()
+        self._require_sense()
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} cannot share {self.kv_heads} kv_heads evenly: give a multiple of kv_heads")
         if self.bias not in BIASES:
             raise ValueError(f"bias {self.bias!r} is unknown: choose from {', '.join(BIASES)}")
+
+    def _require_softcap(self) -> None:
+        cap = self.softcap
+        if isinstance(cap, bool) or not isinstance(cap, int | float) or not 0 <= cap < math.inf:
+            raise ValueError(f"softcap {cap!r} is impossible: give a positive number, or 0 for none")
+        object.__setattr__(self, "softcap", float(cap))
+
+    def _require_sense(self) -> None:
+        """Raise ValueError for fields that contradict one another."""
+        if self.ragged and self.padding:
+            raise ValueError("ragged and padding are two meanings of the same lengths: give one of them")
+        if self.ragged and self.q_len > self.kv_len:
+            raise ValueError(f"q_len {self.q_len} is impossible in a ragged cache of kv_len {self.kv_len}: give at most as many")
+        if self.page_size and self.direction == "backward":
+            raise ValueError("direction 'backward' is not defined for a paged cache: choose forward, or page_size 0")
+
+    def fields(self) -> dict[str, Any]:
+        """As everywhere, less the younger fields where they ask for nothing: cases keep the names that they had before."""
+        return {name: value for name, value in super().fields().items() if value or name not in YOUNGER}
 
     @property
     def grouped(self) -> bool:
@@ -108,9 +121,14 @@ class Attention(Problem):
         return self.causal and self.q_len > 1
 
     @property
+    def positional(self) -> bool:
+        """What a query sees depends on where it stands."""
+        return self.triangular or self.window > 0
+
+    @property
     def masked(self) -> bool:
         """Something is added to scores or hides them."""
-        return self.triangular or bool(self.features - {"causal"})
+        return self.positional or bool(self.features & {"padding", "ragged", "bias", "mask"})
 
     @property
     def scale(self) -> float:
@@ -130,27 +148,44 @@ class Attention(Problem):
         heads = f"{self.heads}/{self.kv_heads}" if self.grouped else f"{self.heads}"
         length = f"{self.q_len}→{self.kv_len}" if self.cross else f"{self.q_len}"
         words = [f"{self.batch}×{heads}×{length}×{self.head_dim}"]
-        words += [word for word in ("causal", "padding") if getattr(self, word)]
+        words += [word for word in ("causal", "padding", "ragged") if getattr(self, word)]
         words += [BIASES[self.bias]] if self.bias != "none" else []
+        words += [f"window {self.window}"] if self.window else []
+        words += [f"softcap {self.softcap:g}"] if self.softcap else []
+        words += [f"pages of {self.page_size}"] if self.page_size else []
         words += [SHORT_DTYPES[self.dtype]] + (["fwd+bwd"] if self.direction == "backward" else [])
         return " ".join(words)
 
     @property
     def features(self) -> frozenset[str]:
-        asked = {"causal": self.causal, "padding": self.padding, "bias": self.bias == "additive", "mask": self.bias == "boolean"}
+        asked = {name: bool(getattr(self, name)) for name in ("causal", "padding", "window", "softcap", "ragged")}
+        asked |= {"paged": self.page_size > 0, "bias": self.bias == "additive", "mask": self.bias == "boolean"}
         return frozenset(name for name, wanted in asked.items() if wanted)
 
     def lengths(self) -> tuple[int, ...]:
         """Valid keys of each batch row: all without padding, else evenly spread from half of kv_len up to kv_len.
 
-        A single row has three quarters.
+        A single row has three quarters. Rows of a ragged cache hold at least their queries.
         """
-        if not self.padding:
+        if not (self.padding or self.ragged):
             return (self.kv_len,) * self.batch
+        least = self.q_len if self.ragged else 1
         if self.batch == 1:
-            return (max(1, 3 * self.kv_len // 4),)
+            return (max(least, 3 * self.kv_len // 4),)
         steps = self.batch - 1
-        return tuple(max(1, self.kv_len * (steps + row) // (2 * steps)) for row in range(self.batch))
+        return tuple(max(least, self.kv_len * (steps + row) // (2 * steps)) for row in range(self.batch))
+
+    @property
+    def pages(self) -> int:
+        """Pages that a full row of a paged cache takes."""
+        return -(-self.kv_len // self.page_size)
+
+    @property
+    def kv_shape(self) -> tuple[int, int, int, int]:
+        """Of k and v as the inputs hold them; the pool of a paged cache has room for all rows in full, and a page nobody uses."""
+        if self.page_size:
+            return self.batch * self.pages + 1, self.kv_heads, self.page_size, self.head_dim
+        return self.batch, self.kv_heads, self.kv_len, self.head_dim
 
     def inputs(self, seed: int, device: torch.device | str = "cpu") -> AttentionInputs:
         generator = torch.Generator(device).manual_seed(seed)
@@ -160,20 +195,39 @@ class Attention(Problem):
             return torch.randn(shape, generator=generator, device=device, dtype=dtype)
 
         q = normal(self.batch, self.heads, self.q_len, self.head_dim)
-        k = normal(self.batch, self.kv_heads, self.kv_len, self.head_dim)
-        v = normal(self.batch, self.kv_heads, self.kv_len, self.head_dim)
+        k, v = normal(*self.kv_shape), normal(*self.kv_shape)
         grad = normal(*q.shape) if self.direction == "backward" else None
         bias = normal(1, self.heads, self.q_len, self.kv_len) if self.bias == "additive" else None
         mask = None
         if self.bias == "boolean":  # a quarter of the pairs is hidden
             mask = torch.rand(1, 1, self.q_len, self.kv_len, generator=generator, device=device) < 0.75
-        lengths = torch.tensor(self.lengths(), dtype=torch.int32, device=device) if self.padding else None
-        return AttentionInputs(q=q, k=k, v=v, bias=bias, mask=mask, lengths=lengths, grad=grad)
+        lengths = torch.tensor(self.lengths(), dtype=torch.int32, device=device) if self.padding or self.ragged else None
+        table = block_table(self, self.lengths(), generator) if self.page_size else None
+        return AttentionInputs(q=q, k=k, v=v, bias=bias, mask=mask, lengths=lengths, block_table=table, grad=grad)
 
-    def causal_mask(self, device: torch.device | str, rows: Rows = ALL) -> torch.Tensor:
-        """bool [1, 1, q_len, kv_len]: true on the keys up to each query's own position, ends aligned."""
-        query = torch.arange(self.q_len, device=device)[rows, None] + self.kv_len - self.q_len
-        return (torch.arange(self.kv_len, device=device) <= query)[None, None]
+    def dense(self, inputs: AttentionInputs) -> AttentionInputs:
+        """The inputs with k and v [batch, kv_heads, kv_len, head_dim]: the pages of a paged cache copied together."""
+        if inputs.block_table is None:
+            return inputs
+        k, v = (gathered(pool, inputs.block_table, self.kv_len) for pool in (inputs.k, inputs.v))
+        return inputs.replace(k=k, v=v, block_table=None)
+
+    def seen(self, device: torch.device | str, lengths: torch.Tensor | None = None, rows: Rows = ALL) -> tuple[torch.Tensor, torch.Tensor]:
+        """(first, last) key that each query sees by its position, not clipped to the keys there are: int64 [1 or batch, q_len]."""
+        past: int | torch.Tensor = self.kv_len - self.q_len
+        if self.ragged and lengths is not None:
+            past = lengths.long()[:, None] - self.q_len
+        position = torch.arange(self.q_len, device=device)[None, rows] + past
+        first = position - self.window + 1 if self.window else torch.zeros_like(position)
+        last = position if self.causal else position + self.window - 1 if self.window else torch.full_like(position, self.kv_len - 1)
+        return first, last
+
+    def position_mask(self, device: torch.device | str, lengths: torch.Tensor | None = None, rows: Rows = ALL) -> torch.Tensor:
+        """bool [1 or batch, 1, q_len, kv_len]: true on the keys that a query sees by its position; `lengths` matter if ragged."""
+        first, last = (edge[:, None, :, None] for edge in self.seen(device, lengths, rows))
+        keys = torch.arange(self.kv_len, device=device)
+        visible = keys <= last
+        return visible & (keys >= first) if self.window else visible
 
     def padding_mask(self, lengths: torch.Tensor) -> torch.Tensor:
         """bool [batch, 1, 1, kv_len]: true on the keys before each row's length."""
@@ -182,8 +236,8 @@ class Attention(Problem):
     def visible(self, inputs: AttentionInputs, batch: slice = ALL, heads: slice = ALL, rows: Rows = ALL) -> torch.Tensor | None:
         """bool, broadcastable to [batch, heads, q_len, kv_len] or the given part of it; None when every query sees every key."""
         masks = []
-        if self.triangular:
-            masks.append(self.causal_mask(inputs.q.device, rows))
+        if self.positional:
+            masks.append(self.position_mask(inputs.q.device, None if inputs.lengths is None else inputs.lengths[batch], rows))
         if inputs.lengths is not None:
             masks.append(self.padding_mask(inputs.lengths[batch]))
         if inputs.mask is not None:
@@ -191,71 +245,13 @@ class Attention(Problem):
         return together(*masks)
 
     def reference(self, inputs: AttentionInputs, weights: None = None) -> torch.Tensor:  # noqa: ARG002
-        return self._forward(inputs, torch.float64)
+        return _blocks.forward(self, inputs, torch.float64)
 
     def naive(self, inputs: AttentionInputs, weights: None = None) -> torch.Tensor:  # noqa: ARG002
-        return self._forward(inputs, getattr(torch, self.dtype))
+        return _blocks.forward(self, inputs, getattr(torch, self.dtype))
 
     def gradients(self, inputs: AttentionInputs, weights: None = None, *, naive: bool = False) -> Gradients:  # noqa: ARG002
-        if inputs.grad is None:
-            raise ValueError("the inputs hold no grad: draw them from a problem with direction backward")
-        dtype = getattr(torch, self.dtype) if naive else torch.float64
-        # sums over blocks are kept wider than 16 bit: one matrix product would do so, too
-        wide = torch.promote_types(dtype, torch.float32)
-        output = self._empty(inputs, dtype)
-        found = {"q": torch.zeros_like(output, dtype=wide)}
-        found |= {name: torch.zeros(getattr(inputs, name).shape, dtype=wide, device=inputs.q.device) for name in ("k", "v")}
-        for batch, kv_heads, heads, rows in self._blocks(BLOCK_SCORES[inputs.q.device.type] // 2):
-            asked = self._asked(rows)
-            places: dict[str, tuple[Rows, ...]] = {"q": (batch, heads, asked), "k": (batch, kv_heads), "v": (batch, kv_heads)}
-            with torch.enable_grad():
-                leaves = {name: getattr(inputs, name)[at].detach().to(dtype).requires_grad_() for name, at in places.items()}
-                # the plain formula repeats shared keys and values, and adds up what comes back in its own dtype
-                used = {name: leaf.repeat_interleave(self.group, 1) if naive and name != "q" else leaf for name, leaf in leaves.items()}
-                result = self._block(inputs, used, batch, heads, asked)
-            output[batch, heads, rows] = result.detach()
-            grad = inputs.grad[batch, heads, asked].to(dtype)
-            targets = {**places, "q": (batch, heads, rows)}
-            for (name, at), value in zip(targets.items(), torch.autograd.grad(result, list(leaves.values()), grad), strict=True):
-                found[name][at] += value
-        return Gradients(output, {name: value.to(dtype) for name, value in found.items()})
-
-    def _forward(self, inputs: AttentionInputs, dtype: torch.dtype) -> torch.Tensor:
-        output = self._empty(inputs, dtype)
-        with torch.no_grad():
-            for batch, kv_heads, heads, rows in self._blocks(BLOCK_SCORES[inputs.q.device.type]):
-                asked = self._asked(rows)
-                qkv = {"q": inputs.q[batch, heads, asked], "k": inputs.k[batch, kv_heads], "v": inputs.v[batch, kv_heads]}
-                qkv = {name: tensor.to(dtype) for name, tensor in qkv.items()}
-                output[batch, heads, rows] = self._block(inputs, qkv, batch, heads, asked)
-        return output
-
-    def _empty(self, inputs: AttentionInputs, dtype: torch.dtype) -> torch.Tensor:
-        """Room for the output, in the rows that are asked for."""
-        count = self.q_len if self.rows is None else len(self.rows)
-        return torch.empty((*inputs.q.shape[:2], count, self.head_dim), dtype=dtype, device=inputs.q.device)
-
-    def _asked(self, rows: slice) -> Rows:
-        """The query rows that a part of the output stands for."""
-        return rows if self.rows is None else self.rows[rows]
-
-    def _block(self, inputs: AttentionInputs, qkv: dict[str, torch.Tensor], batch: slice, heads: slice, rows: Rows) -> torch.Tensor:
-        bias = None if inputs.bias is None else part(inputs.bias, batch, heads, rows).to(qkv["q"].dtype)
-        return textbook(**qkv, scale=self.scale, bias=bias, visible=self.visible(inputs, batch, heads, rows))
-
-    def _blocks(self, scores: int) -> Iterator[tuple[slice, slice, slice, slice]]:
-        """(batch, kv_heads, heads, rows of the output) of parts with at most `scores` scores each, as far as single rows allow."""
-        count = self.q_len if self.rows is None else len(self.rows)
-        rows = min(count, max(1, scores // (self.group * self.kv_len)))
-        each = self.kv_len * max(self.group * rows, self.head_dim // 4)  # keys and values of few queries are more than their scores
-        kv_heads = min(self.kv_heads, max(1, scores // each))
-        batches = min(self.batch, max(1, scores // (kv_heads * each)))
-        for b in range(0, self.batch, batches):
-            for h in range(0, self.kv_heads, kv_heads):
-                kv = slice(h, min(h + kv_heads, self.kv_heads))
-                heads = slice(kv.start * self.group, kv.stop * self.group)
-                for r in range(0, count, rows):
-                    yield slice(b, b + batches), kv, heads, slice(r, r + rows)
+        return _blocks.gradients(self, inputs, naive=naive)
 
     def probes(self, inputs: AttentionInputs, seed: int) -> Iterator[Probe]:
         return probes(self, inputs, seed)
@@ -264,27 +260,25 @@ class Attention(Problem):
         return disguised(self, inputs, seed)
 
     def flops(self) -> int:
-        """4 · batch · heads · pairs · head_dim, pairs being the area under the mask's edge.
+        """4 · batch · heads · pairs · head_dim, pairs being the area under the mask's edge; see `_pairs`.
 
-        Without a mask pairs = q_len · length. Causal: the triangle that starts at kv_len - q_len keys counts half, cut
-        off at the row's length: q·kv - q²/2 for q ≤ kv and kv²/2 otherwise. A boolean mask hides nothing here, since
-        what it holds is data. Forward and backward in one call count 3.5 times the forward pass.
+        A boolean mask hides nothing here, since what it holds is data. Forward and backward in one call count 3.5 times
+        the forward pass.
         """
-        twice_pairs = 0
-        for length in self.lengths():
-            seeing = min(self.q_len, self.kv_len) if self.triangular else self.q_len
-            cut = max(0, length - (self.kv_len - seeing)) if self.triangular else 0
-            twice_pairs += 2 * seeing * length - cut * cut
-        forward = 2 * self.heads * self.head_dim * twice_pairs
+        forward = 2 * self.heads * self.head_dim * sum(_pairs.twice_pairs(self, length) for length in self.lengths())
         return forward * 7 // 2 if self.direction == "backward" else forward
 
     def min_bytes(self) -> int:
-        """q, the valid keys and values, bias or mask, and the output; backward adds the gradients of q, k, v and the output."""
+        """q, the keys and values that somebody sees, bias or mask, block table, and the output.
+
+        Backward adds the gradients of q, k, v and the output.
+        """
         queries = self.batch * self.heads * self.q_len * self.head_dim
-        valid = sum(self.lengths()) * self.kv_heads * self.head_dim
+        valid = sum(_pairs.keys_read(self, length) for length in self.lengths()) * self.kv_heads * self.head_dim
         items = 2 * queries + 2 * valid
         if self.direction == "backward":
             items += 2 * queries + 2 * self.batch * self.kv_heads * self.kv_len * self.head_dim
         items += self.heads * self.q_len * self.kv_len if self.bias == "additive" else 0
-        mask = self.q_len * self.kv_len if self.bias == "boolean" else 0
-        return items * ITEM_BYTES[self.dtype] + mask
+        others = self.q_len * self.kv_len if self.bias == "boolean" else 0
+        others += sum(-(-length // self.page_size) for length in self.lengths()) * 4 if self.page_size else 0
+        return items * ITEM_BYTES[self.dtype] + others

@@ -56,7 +56,7 @@ def flops_left(problem: Attention) -> int:
 
 @kernel(
     Attention,
-    accepts=("causal", "padding", "bias", "mask"),
+    accepts=("causal", "padding", "bias", "mask", "window", "ragged"),
     approximate=True,
     claim=claim,
     refuses=single_head,

@@ -36,7 +36,7 @@ def graph_run(problem: Layer, setup: Setup, weights: LayerWeights, linear_of: Ca
     if masked:
         inputs["mask"] = ("bool", (problem.batch if problem.padding else 1, 1, problem.seq_len, problem.seq_len))
     runtime = session(g.finished(inputs, y, problem.dtype, rows), setup, list(inputs), "y")
-    causal = problem.attention.causal_mask(setup.device) if problem.mask == "causal" else None
+    causal = problem.attention.position_mask(setup.device) if problem.mask == "causal" else None
 
     def run(given: LayerInputs) -> torch.Tensor:
         feeds = {"x": given.x.reshape(rows)}

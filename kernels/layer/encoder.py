@@ -47,7 +47,7 @@ def encoder(problem: Layer, setup: Setup) -> Run:
     """nn.TransformerEncoderLayer in inference: one native call of its fast path."""
     layer = module(problem, setup.weights)
     # torch's masks say what to hide
-    causal = ~problem.attention.causal_mask(setup.device)[0, 0] if problem.mask == "causal" else None
+    causal = ~problem.attention.position_mask(setup.device)[0, 0] if problem.mask == "causal" else None
     position = torch.arange(problem.seq_len, device=setup.device)
 
     def run(inputs: LayerInputs) -> torch.Tensor:

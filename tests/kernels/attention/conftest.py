@@ -24,6 +24,14 @@ CASES: dict[str, dict[str, Any]] = {
     "causal, blind queries": {"kv_len": 33, "causal": True},
     "decode": {"q_len": 1, "kv_len": 90, "causal": True, "padding": True, "kv_heads": 1},
     "single key": {"kv_len": 1},
+    "window": {"window": 9},
+    "window, causal": {"window": 9, "causal": True, "kv_heads": 2, "kv_len": 101},
+    "window, padding, blind queries": {"window": 5, "padding": True},
+    "softcap": {"softcap": 2.0, "causal": True},
+    "ragged": {"q_len": 3, "kv_len": 101, "ragged": True, "causal": True, "kv_heads": 2},
+    "ragged window": {"q_len": 4, "kv_len": 90, "ragged": True, "window": 20, "softcap": 5.0},
+    "paged": {"q_len": 1, "kv_len": 90, "page_size": 16, "ragged": True, "kv_heads": 2},
+    "paged prefill": {"kv_len": 101, "page_size": 24, "causal": True, "kv_heads": 2, "bias": "boolean"},
     "everything": {"kv_len": 101, "causal": True, "padding": True, "bias": "additive", "kv_heads": 2},
     "everything, mask": {"kv_len": 33, "causal": True, "padding": True, "bias": "boolean", "kv_heads": 2},
 }
@@ -44,6 +52,12 @@ def one_thread() -> Iterator[None]:
 def case(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Arguments of a small Attention problem, dtype and direction left open."""
     return {**SIZES, **request.param}
+
+
+@pytest.fixture(params=[name for name, fields in CASES.items() if "page_size" not in fields])
+def backward_case(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Arguments of a small Attention problem that has gradients, dtype left open."""
+    return {**SIZES, **CASES[request.param], "direction": "backward"}
 
 
 @pytest.fixture(params=AWKWARD)
@@ -87,6 +101,8 @@ def built(kernel: Kernel, problem: Attention, device: str = "cpu") -> tuple[Run,
 
 def judged(kernel: Kernel, problem: Attention, inputs: AttentionInputs | None = None, device: str = "cpu") -> torch.Tensor:
     """Build and run; assert that the output is right and the inputs are as they were; return the output."""
+    if lacking := sorted(problem.features - kernel.accepts):
+        pytest.skip(f"{kernel.name} does not take {', '.join(lacking)}")
     run, setup = built(kernel, problem, device)
     inputs = problem.inputs(1, device) if inputs is None else inputs
     before = inputs.map(torch.clone)

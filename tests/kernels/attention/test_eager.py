@@ -18,8 +18,8 @@ def test_right(case: dict[str, Any], dtype: str, judge: Callable[..., torch.Tens
     judge(eager, Attention(**case, dtype=dtype))
 
 
-def test_gradients_are_right(case: dict[str, Any], judge: Callable[..., torch.Tensor]) -> None:
-    judge(eager, Attention(**case, direction="backward"))
+def test_gradients_are_right(backward_case: dict[str, Any], judge: Callable[..., torch.Tensor]) -> None:
+    judge(eager, Attention(**backward_case))
 
 
 def test_awkward_lengths(awkward: dict[str, Any], judge: Callable[..., torch.Tensor]) -> None:

@@ -36,8 +36,8 @@ def test_right(name: str, dtype: str, case: dict[str, Any], judge: Callable[...,
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_gradients_are_right(name: str, case: dict[str, Any], judge: Callable[..., torch.Tensor]) -> None:
-    judge_on_gpu(name, Attention(**case, dtype="bfloat16", direction="backward"), judge)
+def test_gradients_are_right(name: str, backward_case: dict[str, Any], judge: Callable[..., torch.Tensor]) -> None:
+    judge_on_gpu(name, Attention(**backward_case, dtype="bfloat16"), judge)
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def test_scores_come_from_integers_signed_or_not(signed_keys: bool, more: dict[s
     setup, inputs = Setup(torch.device("cpu")), problem.inputs(0)
     feeds = {"q": inputs.q, "k": inputs.k, "v": inputs.v}
     if problem.causal:
-        feeds["mask"] = torch.zeros(1, 1, 33, 33).masked_fill(~problem.causal_mask("cpu"), -torch.inf)
+        feeds["mask"] = torch.zeros(1, 1, 33, 33).masked_fill(~problem.position_mask("cpu"), -torch.inf)
     found = session(model, setup, list(feeds), "output").run(feeds, torch.empty_like(inputs.q))
     torch.testing.assert_close(found.double(), claim(problem, setup, inputs), rtol=0, atol=3e-6)
 

@@ -16,6 +16,10 @@ CASES = [
     Attention(batch=1, heads=2, q_len=33, head_dim=16, bias="boolean"),
     Attention(batch=2, heads=2, q_len=20, head_dim=16, bias="additive", causal=True),
     Attention(batch=2, heads=4, kv_heads=1, q_len=24, head_dim=16, padding=True, direction="backward"),
+    Attention(batch=2, heads=2, q_len=20, head_dim=16, window=5, causal=True, softcap=3.0),
+    Attention(batch=3, heads=4, kv_heads=2, q_len=2, kv_len=45, head_dim=16, window=9, ragged=True),
+    Attention(batch=3, heads=4, kv_heads=2, q_len=1, kv_len=45, head_dim=16, ragged=True, page_size=8),
+    Attention(batch=2, heads=4, kv_heads=2, q_len=30, kv_len=45, head_dim=16, causal=True, page_size=16),
     FeedForward(batch=2, seq_len=11, dim=24, hidden_dim=32, gated=True, norm="rmsnorm", residual=True),
     Layer(batch=3, seq_len=21, dim=24, heads=2, hidden_dim=32, padding=True, mask="causal"),
     Layer(batch=1, seq_len=21, dim=24, heads=2, hidden_dim=32),
@@ -50,7 +54,7 @@ def test_a_disguised_question_has_the_same_answer(problem, seed):
 
 @pytest.mark.parametrize("problem", CASES, ids=lambda p: f"{p.operator} {p.label}")
 def test_chosen_rows_have_the_answers_of_the_whole(problem):
-    rows = torch.tensor([0, 1, 5, problem.row_count - 1])
+    rows = torch.tensor(sorted({row for row in (0, 1, 5, problem.row_count - 1) if row < problem.row_count}))
     inputs, weights = problem.inputs(0), problem.weights(3)
     if problem.direction == "backward":
         grad = torch.zeros_like(inputs.grad)
@@ -76,14 +80,18 @@ def test_chosen_rows_have_the_answers_of_the_whole(problem):
     q_len=st.integers(1, 40),
     kv_len=st.integers(1, 40),
     causal=st.booleans(),
-    padding=st.booleans(),
+    lengths=st.sampled_from(["", "padding", "ragged"]),
     bias=st.sampled_from(["none", "additive", "boolean"]),
     group=st.sampled_from([1, 2]),
     batch=st.integers(1, 3),
+    window=st.sampled_from([0, 0, 1, 7]),
+    softcap=st.sampled_from([0, 2.0]),
+    page_size=st.sampled_from([0, 0, 1, 16]),
 )
-def test_probes_fit_any_problem(q_len, kv_len, causal, padding, bias, group, batch):
+def test_probes_fit_any_problem(q_len, kv_len, lengths, group, **others):
+    kv_len = max(q_len, kv_len) if lengths == "ragged" else kv_len
     problem = Attention(
-        batch=batch, heads=2 * group, kv_heads=2, q_len=q_len, kv_len=kv_len, head_dim=16, causal=causal, padding=padding, bias=bias
+        heads=2 * group, kv_heads=2, q_len=q_len, kv_len=kv_len, head_dim=16, **dict.fromkeys(filter(None, [lengths]), True), **others
     )
     inputs = problem.inputs(0)
     shapes = {name: tensor.shape for name, tensor in inputs.tensors().items()}

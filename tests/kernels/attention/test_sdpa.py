@@ -27,8 +27,8 @@ def test_right(kernel: Kernel, case: dict[str, Any], dtype: str, judge: Callable
 
 
 @ON_CPU
-def test_gradients_are_right(kernel: Kernel, case: dict[str, Any], judge: Callable[..., torch.Tensor]) -> None:
-    judge(kernel, Attention(**case, direction="backward"))
+def test_gradients_are_right(kernel: Kernel, backward_case: dict[str, Any], judge: Callable[..., torch.Tensor]) -> None:
+    judge(kernel, Attention(**backward_case))
 
 
 @ON_CPU
