@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -127,10 +128,10 @@ def _one_of(word: str, known: Sequence[str], option: str) -> str:
 
 
 def _value(word: str) -> Any:
-    """A field's value: a whole number, true or false, or a word."""
+    """A field's value: a number, true or false, or a word."""
     if word.lower() in ("true", "false"):
         return word.lower() == "true"
-    try:
-        return int(word)
-    except ValueError:
-        return word
+    for read in (int, float):
+        with suppress(ValueError):
+            return read(word)
+    return word

@@ -27,10 +27,14 @@ AWKWARD = "awkward length"
 
 
 def kind_of(kernel: str, fields: Mapping[str, Any]) -> str:
-    """A kernel and everything of a problem's fields but its sizes: what decides which of its code paths run."""
-    return " ".join(
-        [kernel, *(f"{name}={value}" for name, value in sorted(fields.items()) if not isinstance(value, int) or isinstance(value, bool))]
+    """A kernel and everything of a problem's fields but its sizes: what decides which of its code paths run.
+
+    That there is a size at all counts: a window, pages.
+    """
+    words = (
+        name if isinstance(value, int) and not isinstance(value, bool) else f"{name}={value}" for name, value in sorted(fields.items())
     )
+    return " ".join([kernel, *words])
 
 
 Inputs = Any  # one frozen subclass of Tensors per operator, beside its Problem

@@ -6,52 +6,12 @@ given. Shapes of models follow their published configurations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from ._attention_presets import ATTENTION_PRESETS
+from ._shapes import BERT_HEADS, LLAMA_8B, LLAMA_8B_MLP, SEED, SEED_HEADS, Preset, Shape, attention, feedforward, grid, layer
 
-Fields = dict[str, Any]
-Shape = tuple[str, Fields]  # operator, fields of its problem
+__all__ = ["NATIVE_DTYPE", "PRESETS", "STARTING_POINTS", "Preset", "Shape", "attention", "feedforward", "layer", "names", "preset"]
 
 NATIVE_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Problems that belong together, and how a sweep over them is limited."""
-
-    name: str
-    summary: str
-    problems: tuple[Shape, ...]
-    protocol: str = "default"
-    at_most: tuple[tuple[str, int], ...] = ()
-    """(kernel glob, number of groups): kernels that are slow to build are measured in the first groups only."""
-
-
-def attention(**fields: Any) -> Shape:
-    """One attention problem."""
-    return "attention", fields
-
-
-def feedforward(**fields: Any) -> Shape:
-    """One feed-forward problem."""
-    return "feedforward", fields
-
-
-def layer(**fields: Any) -> Shape:
-    """One encoder-layer problem."""
-    return "layer", fields
-
-
-def _grid(batches: Iterable[int], lengths: Iterable[int]) -> list[tuple[int, int]]:
-    return [(batch, length) for batch in batches for length in lengths]
-
-
-SEED = {"dim": 512, "hidden_dim": 2048}
-SEED_HEADS = {"heads": 8, "head_dim": 64}
-BERT_HEADS = {"heads": 12, "head_dim": 64}
-LLAMA_8B = {"heads": 32, "kv_heads": 8, "head_dim": 128}
-LLAMA_8B_MLP = {"dim": 4096, "hidden_dim": 14336, "activation": "silu", "norm": "rmsnorm", "gated": True, "bias": False}
 
 # one problem per operator: where free axes start from when no preset is named
 STARTING_POINTS: tuple[Shape, ...] = (
@@ -127,28 +87,6 @@ _COMPARE_CUDA = Preset(
     ),
 )
 
-_FA_GRID = Preset(
-    name="fa-grid",
-    summary="FlashAttention's published grid: 16 k tokens in all, hidden size 2048, head_dim 64/128/256, causal and not",
-    problems=tuple(
-        attention(batch=16384 // length, q_len=length, heads=2048 // head_dim, head_dim=head_dim, causal=causal)
-        for head_dim in (64, 128, 256)
-        for causal in (False, True)
-        for length in (512, 1024, 2048, 4096, 8192, 16384)
-    ),
-)
-
-_DECODE = Preset(
-    name="decode",
-    summary="one or four query tokens against a long cache (Llama-3-8B heads), batch 1–64",
-    problems=tuple(
-        attention(batch=batch, q_len=q_len, kv_len=kv_len, causal=q_len > 1, **LLAMA_8B)
-        for q_len in (1, 4)
-        for kv_len in (1024, 4096, 16384, 32768)
-        for batch in (1, 8, 32, 64)
-    ),
-)
-
 _FEATURES = Preset(
     name="features",
     summary="everything a problem can ask for, at small sizes: what `kerneldyno check` looks at by default",
@@ -165,6 +103,11 @@ _FEATURES = Preset(
                 {"causal": True, "padding": True, "kv_heads": 2, "head_dim": 80},
                 {"kv_len": 150, "causal": True},
                 {"q_len": 1, "kv_len": 300, "causal": True, "kv_heads": 1},
+                {"window": 9, "softcap": 5.0},
+                {"window": 20, "causal": True, "kv_len": 150, "kv_heads": 2},
+                {"q_len": 3, "kv_len": 200, "causal": True, "ragged": True, "kv_heads": 2},
+                {"q_len": 2, "kv_len": 200, "ragged": True, "window": 30, "softcap": 5.0, "page_size": 16, "causal": True},
+                {"q_len": 40, "kv_len": 150, "causal": True, "page_size": 64, "kv_heads": 2},
                 {"causal": True, "kv_heads": 2, "direction": "backward"},
                 {"padding": True, "direction": "backward"},
             )
@@ -203,10 +146,10 @@ PRESETS = {
             name="bert-base",
             summary="BERT-base, padded batches: 12 heads of 64, feed-forward 768→3072 GELU",
             problems=(
-                *(attention(batch=b, q_len=s, padding=True, **BERT_HEADS) for b, s in _grid((8, 32), (128, 384, 512))),
+                *(attention(batch=b, q_len=s, padding=True, **BERT_HEADS) for b, s in grid((8, 32), (128, 384, 512))),
                 *(
                     feedforward(batch=b, seq_len=s, dim=768, hidden_dim=3072, activation="gelu", norm="none")
-                    for b, s in _grid((8, 32), (128, 384, 512))
+                    for b, s in grid((8, 32), (128, 384, 512))
                 ),
             ),
         ),
@@ -227,15 +170,7 @@ PRESETS = {
                 *(feedforward(batch=1, seq_len=s, **LLAMA_8B_MLP) for s in (2048, 4096)),
             ),
         ),
-        Preset(
-            name="llama-70b-prefill",
-            summary="Llama-3-70B prefill: 64 query and 8 key heads of 128, causal; comparable with cuDNN's published H200 table",
-            problems=tuple(
-                attention(batch=1, q_len=s, heads=64, kv_heads=8, head_dim=128, causal=True) for s in (2048, 4096, 8192, 16384, 32768)
-            ),
-        ),
-        _DECODE,
-        _FA_GRID,
+        *ATTENTION_PRESETS,
         Preset(
             name="text-generation",
             summary="causal prefill, then one query token against a growing cache",

@@ -38,6 +38,11 @@ def products(q: torch.Tensor, k: torch.Tensor, scale: float) -> torch.Tensor:
     return (q @ k.mT) * scale
 
 
+def capped(problem: Attention, scores: torch.Tensor) -> torch.Tensor:
+    """Scores within the problem's softcap."""
+    return problem.softcap * torch.tanh(scores / problem.softcap) if problem.softcap else scores
+
+
 def with_bias(scores: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """Scores and bias added."""
     return scores if bias is None else scores + bias.float()
@@ -74,6 +79,7 @@ class Steps:
     scale: Callable[[Attention], float] = plain_scale
     spread: Callable[[Attention, torch.Tensor], torch.Tensor] = spread
     products: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor] = products
+    capped: Callable[[Attention, torch.Tensor], torch.Tensor] = capped
     with_bias: Callable[[torch.Tensor, Any], torch.Tensor] = with_bias
     visible: Callable[[Attention, AttentionInputs], Mask] = all_visible
     softmax: Callable[[torch.Tensor, Mask], torch.Tensor] = softmax
@@ -85,9 +91,9 @@ class Steps:
         dtype = getattr(torch, problem.dtype)
 
         def run(inputs: AttentionInputs) -> torch.Tensor:
-            given = self.inputs(problem, inputs)
+            given = problem.dense(self.inputs(problem, inputs))
             q, k, v = given.q.float(), self.spread(problem, given.k.float()), self.spread(problem, given.v.float())
-            scores = self.with_bias(self.products(q, k, self.scale(problem)), given.bias)
+            scores = self.with_bias(self.capped(problem, self.products(q, k, self.scale(problem))), given.bias)
             weights = self.softmax(scores, self.visible(problem, given))
             return self.output(problem, inputs, self.mixed(weights, v)).to(dtype)
 

@@ -26,7 +26,7 @@ NEEDS_A_RUN = "it behaves while it is checked, and a short self-test does not ti
 GAIN = 0.05
 """More than noise."""
 MODULES = {
-    "attention": ("attention_masks", "attention_numbers", "attention_memory"),
+    "attention": ("attention_masks", "attention_numbers", "attention_memory", "attention_caches"),
     "gradients": ("gradients",),
     "feedforward": ("feedforward_mistakes",),
     "layer": ("layer_mistakes",),

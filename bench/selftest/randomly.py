@@ -91,6 +91,7 @@ def _attention(rng: np.random.Generator) -> dict[str, Any]:
     kv_heads = _any(rng, 1, 2, 3)
     q_len = _any(rng, *AWKWARD)
     kv_len = _any(rng, *AWKWARD, 1000) if _chance(rng, 0.4) else q_len
+    ragged, backward = q_len <= kv_len and _chance(rng, 0.2), _chance(rng, 0.25)
     return {
         "batch": _any(rng, 1, 2, 3),
         "kv_heads": kv_heads,
@@ -99,10 +100,14 @@ def _attention(rng: np.random.Generator) -> dict[str, Any]:
         "kv_len": kv_len,
         "head_dim": _any(rng, *HEAD_DIMS),
         "causal": _chance(rng, 0.5),
-        "padding": _chance(rng, 0.3),
+        "padding": not ragged and _chance(rng, 0.3),
         "bias": _any(rng, "none", "none", "additive", "boolean"),
+        "window": _any(rng, 0, 0, 0, 1, 40),
+        "softcap": _any(rng, 0.0, 0.0, 0.0, 2.0, 50.0),
+        "ragged": ragged,
+        "page_size": 0 if backward else _any(rng, 0, 0, 0, 1, 16, 100),
         "dtype": _dtype(rng),
-        "direction": "backward" if _chance(rng, 0.25) else "forward",
+        "direction": "backward" if backward else "forward",
     }
 
 

@@ -21,7 +21,11 @@ def axes(**given_):
 
 def test_lists_become_values():
     found = axes(
-        batch="1,4", seq_len=" 128 ,512", dtype="bf16,float32", causal=False, others=["head-dim=64,128", "gated=true", "norm=none"]
+        batch="1,4",
+        seq_len=" 128 ,512",
+        dtype="bf16,float32",
+        causal=False,
+        others=["head-dim=64,128", "gated=true", "norm=none", "softcap=0.5,30"],
     )
     assert found == {
         "batch": [1, 4],
@@ -31,6 +35,7 @@ def test_lists_become_values():
         "head_dim": [64, 128],
         "gated": [True],
         "norm": ["none"],
+        "softcap": [0.5, 30],
     }
 
 

@@ -91,6 +91,7 @@ HIDDEN_FROM_RANDOM_INPUTS = (
     "NaN where the first tile of keys is hidden",
     "no maximum subtracted",
     "one maximum for all rows",
+    "softcap lifts hidden keys",
     "storage offset ignored",
     "strides ignored",
     "tokens past the last whole tile",

@@ -6,6 +6,7 @@ import pytest
 
 from kerneldyno.bench.selftest import randomly
 from kerneldyno.bench.selftest.context import Context
+from kerneldyno.kernels.attention.problem import EVERYTHING
 from kerneldyno.kernels.registry import OPERATORS, Device
 
 
@@ -18,7 +19,7 @@ def test_a_seed_gives_the_same_problems_however_many(operator):
 
 def test_all_features_of_attention_are_drawn():
     drawn = randomly.problems("attention", 200, 0)
-    assert set().union(*(problem.features for problem in drawn)) == {"causal", "padding", "bias", "mask"}
+    assert set().union(*(problem.features for problem in drawn)) == set(EVERYTHING)
     assert {problem.direction for problem in drawn} == {"forward", "backward"}
     assert {problem.head_dim for problem in drawn} == set(randomly.HEAD_DIMS)
     assert any(problem.cross for problem in drawn)
