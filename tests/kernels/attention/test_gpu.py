@@ -17,7 +17,20 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
     pytest.mark.filterwarnings("default"),
 ]
-KERNELS = ("eager", "sdpa", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn", "sdpa_math", "fused", "onnxrt", "pruned")
+KERNELS = (
+    "eager",
+    "sdpa",
+    "sdpa_flash",
+    "sdpa_efficient",
+    "sdpa_cudnn",
+    "sdpa_math",
+    "fused",
+    "onnxrt",
+    "pruned",
+    "flash_attn2",
+    "flash_attn3",
+    "cudnn",
+)
 SLOW_TO_BUILD = ("compiled", "flex")
 
 
