@@ -40,7 +40,7 @@ def report(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the test suite: `nox -s tests`, or a part of it: `nox -s tests -- tests/bench -k journal`."""
-    install(session, "--editable", ".[run,test]")
+    install(session, "--editable", ".[run,jax,test]")
     session.run("pytest", *session.posargs)
 
 
@@ -87,7 +87,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, strictly. The project is installed normally: checkers do not see through an editable mapping."""
-    install(session, ".[run,test]", "mypy", "nox", "pandas-stubs", "scipy-stubs", "types-psutil")
+    install(session, ".[run,jax,test]", "mypy", "nox", "pandas-stubs", "scipy-stubs", "types-psutil")
     session.chdir(session.create_tmp())  # away from the folders of the same name as the packages
     root = Path(__file__).parent
     config = ["--config-file", str(root / "pyproject.toml")]
@@ -101,6 +101,6 @@ def dev(session: nox.Session) -> None:
     folder = Path(session.posargs[0] if session.posargs else ".venv")
     session.run("python", "-m", "venv", str(folder), external=True)
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    wanted = ("--editable", ".[run,test]", "ruff", "mypy", "pandas-stubs", "scipy-stubs", "types-psutil")
+    wanted = ("--editable", ".[run,jax,test]", "ruff", "mypy", "pandas-stubs", "scipy-stubs", "types-psutil")
     session.run(str(python), "-m", "pip", "install", "--constraint", CONSTRAINTS, *wanted, external=True)
     session.log(f"activate it with: source {folder}/bin/activate")
