@@ -1,0 +1,167 @@
+"""The decode kernel without a GPU: its results in the interpreter, what its binaries contain, and how it cuts the keys."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kerneldyno.kernels.attention._decode_splits import AIM, MOST, SHORT, Tile, offered, resident, seen, splits, stretch, tile
+
+HERE = Path(__file__).parent
+SHARED_BYTES = {80: 99 * 1024, 86: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
+CUT = Tile(16, 64, 4, 3)
+
+
+def told(script: str, *arguments: str, **environment: str) -> list[dict[str, Any]]:
+    """What a script prints, line by line, run in a process of its own."""
+    pytest.importorskip("triton")
+    variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
+    done = subprocess.run([sys.executable, str(HERE / script), *arguments], capture_output=True, text=True, env=variables, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_right_in_the_interpreter(tmp_path: Path) -> None:
+    found = told("interpret_decode.py", TRITON_INTERPRET="1", TRITON_CACHE_DIR=str(tmp_path), OMP_NUM_THREADS="1")
+    assert len(found) >= 100
+    assert [case for case in found if case["faults"]] == []
+    assert sum(case.get("blind", 0) > 0 for case in found) >= 10
+
+
+def assert_sound(found: list[dict[str, Any]]) -> None:
+    for case in found:
+        assert case["shared_bytes"] <= SHARED_BYTES[case["arch"]], case
+        # the assembler gives up a register or two where one more program then fits a multiprocessor
+        assert case["spills"] <= {90: 0, 100: 4}.get(case["arch"], 48), case
+        products = case["hmma"] + case["hgmma"] + case["utcmma"]
+        assert (products > 0) == (case["dtype"] != "fp32"), case
+        if case["tile"]["rows"] >= 64 and case["arch"] in {90, 100}:
+            assert case["hmma"] == 0, case
+        # keys and values come in pieces of 16 bytes
+        assert case["async_wide"] > 0, case
+        assert case["async_narrow"] == 0 or case["changes"].get("BIAS"), case
+        assert 0.9 <= case["shared_estimate"] / case["shared_bytes"] <= 1.35 or case["changes"].get("BIAS"), case
+
+
+def test_binaries_fit_the_cards_and_load_wide(tmp_path: Path) -> None:
+    found = told("compile_decode.py", "few", TRITON_CACHE_DIR=str(tmp_path))
+    assert len(found) == 6
+    assert_sound(found)
+
+
+@pytest.mark.slow
+def test_all_offered_binaries_fit_the_cards(tmp_path: Path) -> None:
+    assert_sound(told("compile_decode.py", "all", TRITON_CACHE_DIR=str(tmp_path)))
+
+
+ranges = {
+    "begin": st.integers(0, 5000),
+    "length": st.integers(0, 5000),
+    "keys": st.sampled_from((16, 32, 64, 128)),
+    "count": st.integers(1, MOST),
+}
+
+
+@given(**ranges)
+def test_each_key_is_read_by_one_split(begin: int, length: int, keys: int, count: int) -> None:
+    cuts = [stretch(begin, begin + length, keys, count, index) for index in range(count)]
+    assert cuts[0][0] == begin // keys * keys
+    assert cuts[-1][1] == max(-(-(begin + length) // keys), begin // keys) * keys
+    assert all(before[1] == after[0] for before, after in pairwise(cuts))
+    sizes = [(hi - lo) // keys for lo, hi in cuts]
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 0
+    assert all(edge % keys == 0 for cut in cuts for edge in cut)
+
+
+@given(first=st.integers(-40, 300), count=st.integers(1, 40), length=st.integers(1, 300), window=st.integers(0, 320), causal=st.booleans())
+def test_what_a_block_of_rows_sees(first: int, count: int, length: int, window: int, causal: bool) -> None:
+    def visible(position: int) -> set[int]:
+        last = position if causal else position + window - 1 if window else length
+        return set(range(max(0, position - window + 1) if window else 0, min(length, last + 1)))
+
+    rows = [visible(position) for position in range(first, first + count)]
+    begin, end, whole, until = seen(first, first + count - 1, length, window, causal, window > 0)
+    assert set().union(*rows) == set(range(begin, end))
+    assert set.intersection(*rows) == set(range(whole, until))
+    assert min(begin, end, whole, until) >= 0
+
+
+@given(
+    batch=st.integers(1, 300), kv_heads=st.integers(1, 32), row_blocks=st.integers(1, 40), kv_len=st.integers(1, 200_000),
+    multiprocessors=st.integers(1, 200), residents=st.integers(1, 8), keys=st.sampled_from((16, 32, 64, 128)),
+)  # fmt: skip
+def test_splits_stay_within_bounds(
+    batch: int, kv_heads: int, row_blocks: int, kv_len: int, multiprocessors: int, residents: int, keys: int
+) -> None:
+    cut = Tile(16, keys, 4, 3)
+    count = splits(batch, kv_heads, row_blocks, kv_len, cut, multiprocessors, residents)
+    assert 1 <= count <= MOST
+    programs, slots = batch * kv_heads * row_blocks, multiprocessors * min(residents, AIM)
+    if programs >= 0.8 * slots or kv_len <= SHORT:
+        assert count == 1
+    if count > 1:
+        assert min((hi - lo) // keys for lo, hi in (stretch(0, kv_len, keys, count, index) for index in range(count))) >= 2
+        # no wave for a few programs: the last one is used as well as one without splits, or better
+        waves = programs * count / slots
+        assert waves / math.ceil(waves) >= 0.85 * programs / slots
+
+
+@pytest.mark.parametrize(
+    ("batch", "kv_len", "wanted"),
+    [(1, 300, 1), (1, 1000, 8), (1, 4096, 32), (1, 32768, 32), (8, 4096, 4), (32, 4096, 1), (64, 8192, 1)],
+)
+def test_splits_of_eight_kv_heads_on_132_multiprocessors(batch: int, kv_len: int, wanted: int) -> None:
+    count = splits(batch, 8, 1, kv_len, CUT, 132, 3)
+    assert 0.85 * wanted <= count <= wanted
+
+
+@given(
+    rows=st.integers(1, 3000), head_dim=st.integers(16, 256), item_bytes=st.sampled_from((2, 4)), capability=st.sampled_from(CAPABILITIES)
+)
+def test_tile_is_the_smallest_that_holds_the_rows(rows: int, head_dim: int, item_bytes: int, capability: tuple[int, int]) -> None:
+    choice = offered(head_dim, item_bytes, capability)
+    found = tile(rows, head_dim, item_bytes, capability)
+    assert found in choice
+    assert [cut.rows for cut in choice] == sorted(cut.rows for cut in choice)
+    assert found.rows >= rows or found == choice[-1]
+    assert all(cut.rows < rows for cut in choice if cut.rows < found.rows)
+    assert 1 <= resident(found, head_dim, item_bytes, capability) <= 8
+
+
+def test_several_programs_share_a_multiprocessor() -> None:
+    for capability in CAPABILITIES:
+        for head_dim in (64, 80, 128, 256):
+            assert resident(tile(4, head_dim, 2, capability), head_dim, 2, capability) >= 2, (capability, head_dim)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"splits": 0}, "splits 0 is impossible"),
+        ({"splits": 129}, "splits 129 is impossible"),
+        ({"lse": torch.empty(1, 4, 2, dtype=torch.float64)}, "contiguous float32"),
+        ({"q": torch.empty(1, 3, 1, 64)}, "does not go with"),
+        ({"q": torch.empty(1, 4, 1, 32)}, "does not go with"),
+    ],
+)
+def test_refusals(changes: dict[str, Any], sentence: str) -> None:
+    pytest.importorskip("triton")
+    from kerneldyno.kernels.attention._decode_triton import decode
+
+    q, k = torch.empty(1, 4, 1, 64), torch.empty(1, 2, 10, 64)
+    with pytest.raises(ValueError, match=sentence):
+        decode(**{"q": q, "k": k, "v": k, "scale": 1.0, "kv_len": 10, "cut": CUT, "splits": 1, **changes})
