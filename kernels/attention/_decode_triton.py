@@ -282,9 +282,8 @@ def decode(
     added = bias if mask is None else mask.view(torch.uint8)
     steps = (0,) * 4 if added is None else added.expand(batch, heads, queries, kv_len).stride()
     chunk = max(16, triton.next_power_of_2(head_dim))
-    # all splits of a row are loaded at once, in programs of at most 4096 items
     held = triton.next_power_of_2(splits)
-    slice_ = max(16, min(chunk, 4096 // held))
+    slice_ = max(16, min(chunk, 4096 // held))  # a program loads all splits of a row at once: 4096 items
     split_kernel[(splits * triton.cdiv(rows, cut.rows) * kv_heads * batch,)](
         q, k, v, output, lse, part, lses, lengths, block_table, added, arrivals if partial else None,
         *q.stride(), *k.stride(), *v.stride(), *((0, 1) if block_table is None else block_table.stride()), *steps,
