@@ -89,7 +89,8 @@ def shapes(presets: Sequence[Preset], operators: Sequence[str], axes: Mapping[st
     """
     base = [shape for preset in presets for shape in preset.problems] if presets else list(STARTING_POINTS)
     found = [(operator, dict(fields)) for operator, fields in base if not operators or operator in operators]
-    for axis, values in axes.items():
+    # "heads" takes "kv_heads" along with it, so that it goes first, in whichever order the two were given
+    for axis, values in sorted(axes.items(), key=lambda axis: axis[0] == "kv_heads"):
         if not values:
             raise UsageError(f"--{axis.replace('_', '-')} is an empty list: give at least one value")
         found = [(operator, _with_axis(operator, fields, axis, value)) for operator, fields in found for value in values]

@@ -30,6 +30,8 @@ CAPPED = 2.0
 """Random scores are so many times the softcap in the probe of it: most of them are capped, and none decides alone."""
 WINDOW = 50
 """The widest window among the awkward lengths, so that it hides something there."""
+RUNNING_SUM = 4
+"""SDPA's decoding on a CPU was up to 10 times as far off as the plain formula where 2048 weights are summed one after the other."""
 LENGTHS = (1, 127, 129, 1000)
 """Lengths that are multiples of no tile."""
 FEW = 2
@@ -123,7 +125,9 @@ def _values(problem: Attention, inputs: AttentionInputs, generator: torch.Genera
     wide = -(-problem.kv_len // problem.head_dim)
     tiles = (keys[:, None] // wide == features).to(inputs.v).expand_as(inputs.v).contiguous()
     yield Probe("every key counts once (each feature sums one run of keys)", inputs.replace(v=tiles))
-    yield Probe("weights sum to 1 (values of 1)", inputs.replace(v=torch.ones_like(inputs.v)))
+    # the plain formula happens to sum 1s in blocks, and a running sum of thousands is several times as far off in float32
+    slack = RUNNING_SUM if inputs.v.dtype == torch.float32 else 1
+    yield Probe("weights sum to 1 (values of 1)", inputs.replace(v=torch.ones_like(inputs.v)), slack=slack)
     if problem.triangular and problem.kv_len > 1 and not problem.ragged:
         yield _late_keys(problem, inputs, generator)
     if inputs.lengths is not None:

@@ -100,6 +100,12 @@ def test_axes_multiply_and_keep_lengths_consistent():
     assert (fields["q_len"], fields["kv_len"]) == (1, 4096)
 
 
+def test_heads_and_their_groups_may_be_given_in_any_order():
+    for axes in ({"heads": [8], "kv_heads": [2, 4]}, {"kv_heads": [2, 4], "heads": [8]}):
+        found = plan.shapes([], ["attention"], axes)
+        assert [(fields["heads"], fields["kv_heads"]) for _, fields in found] == [(8, 2), (8, 4)]
+
+
 def test_an_axis_that_makes_problems_equal_does_not_repeat_them():
     assert len(plan.shapes([presets.PRESETS["seed"]], ["feedforward"], {"seq_len": [64]})) == 1
 

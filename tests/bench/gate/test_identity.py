@@ -122,6 +122,7 @@ SEEN = {
     "attention/sdpa": "SDPA backend flash",
     "attention/sdpa_flash": "SDPA backend flash",
     "attention/sdpa_math": "SDPA backend math",
+    "attention/jax": "XLA cpu: dot ×2",
     "attention/onnxrt": "ONNX Runtime cpu: Attention",
     "attention/int8": "integer products: MatMulIntegerToFloat",
     "attention/pruned": "products of smaller matrices: 2.51e+06 flop",
