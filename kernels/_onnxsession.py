@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .registry import Device, Problem, Setup
 
 OPSET = 23
-IR_VERSION = 11
-"""The one that opset 23 came with: what the onnx package writes by default may be newer than the runtime reads."""
+IR_VERSIONS = {23: 11, 24: 12}
+"""By opset, the one that it came with: what the onnx package writes by default may be newer than the runtime reads."""
 
 ELEMENT_TYPES = {
     "torch.float32": 1,
@@ -49,7 +49,7 @@ def refusal(problem: Problem, device: Device) -> str | None:
 
 
 class Session:
-    """One loaded graph with one output; reads and writes torch tensors in place."""
+    """One loaded graph; reads and writes torch tensors in place."""
 
     def __init__(self, runtime: Any, device: torch.device, inputs: Sequence[str], output: str) -> None:
         self._runtime = runtime
@@ -60,15 +60,17 @@ class Session:
         self._inputs = tuple(inputs)
         self._output = output
 
-    def run(self, feeds: Mapping[str, torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+    def run(self, feeds: Mapping[str, torch.Tensor], out: torch.Tensor, beside: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
         """Compute into `out`, which the caller allocates afresh for every call, and return it.
 
-        `out` must be contiguous. Feeds that are not contiguous are copied first: that copy is part of the kernel's cost.
+        `beside`: where the graph's further outputs go, by name; a cache that a graph updates in place is a feed and among
+        these. All outputs must be contiguous. Feeds that are not are copied first: that copy is part of the kernel's cost.
         """
         held = {name: feeds[name].contiguous() for name in self._inputs}  # keeps the copies alive until the call is over
         for name, tensor in held.items():
             self._binding.bind_input(name, *self._described(tensor))
-        self._binding.bind_output(self._output, *self._described(out))
+        for name, tensor in {self._output: out, **(beside or {})}.items():
+            self._binding.bind_output(name, *self._described(tensor))
         self._call()
         return out
 
@@ -171,10 +173,21 @@ def constant(name: str, tensor: torch.Tensor) -> Any:
     return helper.make_tensor(name, ELEMENT_TYPES[str(tensor.dtype)], list(tensor.shape), raw, raw=True)
 
 
-def model(nodes: Sequence[Any], inputs: Sequence[Any], output: Any, constants: Sequence[Any] = ()) -> onnx.ModelProto:
-    """A model of `nodes` (onnx.helper.make_node), with the opsets of ONNX and of ONNX Runtime's own operators."""
+def model(
+    nodes: Sequence[Any],
+    inputs: Sequence[Any],
+    output: Any,
+    constants: Sequence[Any] = (),
+    *,
+    beside: Sequence[Any] = (),
+    opset: int = OPSET,
+) -> onnx.ModelProto:
+    """A model of `nodes` (onnx.helper.make_node), with the opsets of ONNX and of ONNX Runtime's own operators.
+
+    `beside`: outputs after the first. `opset`: one of IR_VERSIONS.
+    """
     from onnx import helper
 
-    graph = helper.make_graph(list(nodes), "kerneldyno", list(inputs), [output], list(constants))
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    graph = helper.make_graph(list(nodes), "kerneldyno", list(inputs), [output, *beside], list(constants))
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSIONS[opset])

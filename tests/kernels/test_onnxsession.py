@@ -53,6 +53,23 @@ def test_makes_strided_feeds_contiguous_and_leaves_them_alone() -> None:
     assert torch.equal(loaded.run({"a": a, "b": b}, torch.empty(2, 3)), a - b)
 
 
+def test_several_outputs_and_a_feed_that_is_updated_in_place() -> None:
+    """As a cache is: the graph's output is the memory of its input."""
+    nodes = [onnx.helper.make_node("Add", ["a", "b"], ["d"]), onnx.helper.make_node("Neg", ["d"], ["c"])]
+    given, added = [value("a", "float32", [3]), value("b", "float32", [3])], value("d", "float32", [3])
+    loaded = session(model(nodes, given, value("c", "float32", [3]), beside=[added]), CPU, ["a", "b"], "c")
+    a, b = torch.tensor([1.0, 2, 3]), torch.tensor([10.0, 20, 30])
+    assert loaded.run({"a": a, "b": b}, torch.empty(3), {"d": a}).tolist() == [-11, -22, -33]
+    assert a.tolist() == [11, 22, 33]
+
+
+def test_a_younger_opset_when_asked_for() -> None:
+    node = onnx.helper.make_node("Neg", ["a"], ["c"])
+    graph = model([node], [value("a", "float32", [3])], value("c", "float32", [3]), opset=24)
+    assert [(item.domain, item.version) for item in graph.opset_import] == [("", 24), ("com.microsoft", 1)]
+    assert session(graph, CPU, ["a"], "c").run({"a": torch.ones(3)}, torch.empty(3)).tolist() == [-1, -1, -1]
+
+
 def test_constants_of_every_dtype_travel_with_the_graph() -> None:
     weights = torch.tensor([[1, -128], [127, 5]], dtype=torch.int8)
     node = onnx.helper.make_node("MatMulInteger", ["a", "w", "zero"], ["c"])
