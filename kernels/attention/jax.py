@@ -24,11 +24,11 @@ CUDA_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 
 
 def refuses(problem: Attention, device: Device) -> str | None:
-    """What JAX does not take: float16 on a CPU, heads of one bfloat16 number there, and a GPU without its plugin."""
+    """What JAX does not take: float16 on a CPU, a single bfloat16 query and key there, and a GPU without its plugin."""
     if device.kind == "cpu" and problem.dtype == "float16":
         return "jax.nn.dot_product_attention takes float32 and bfloat16 on a CPU, not float16"
-    if device.kind == "cpu" and problem.dtype == "bfloat16" and problem.head_dim == 1:
-        return "JAX takes bfloat16 on a CPU for head_dim from 2, not 1"
+    if device.kind == "cpu" and problem.dtype == "bfloat16" and problem.q_len == problem.kv_len == 1:
+        return "XLA does not compile bfloat16 products of a single query and a single key on a CPU"
     if device.kind == "cuda" and not any(importlib.util.find_spec(name) for name in CUDA_PLUGINS):
         return "the installed jax has no CUDA: pip install 'jax[cuda13]'"
     return None
