@@ -95,7 +95,7 @@ def _loaded(problem: Attention, setup: Setup, counted: bool, mask_dtype: torch.d
     places = ["q", "k", "v", "mask" if "mask" in inputs else ""] + (["", "", "counts"] if counted else [])
     attributes: dict[str, Any] = {"softcap": problem.softcap} if problem.softcap else {}
     attributes["is_causal"] = int(causal_by_itself(problem))
-    node = helper.make_node("Attention", places, ["output"], scale=problem.scale, **attributes)
+    node = helper.make_node("Attention", places, ["output"], **attributes, scale=problem.scale)
     opset = COUNTING_OPSET if counted else OPSET
     graph = model([node], list(inputs.values()), value("output", dtype, q_shape), opset=opset)
     return session(graph, setup, list(inputs), "output"), q_shape

@@ -80,7 +80,7 @@ def onnxrt_gqa(problem: Attention, setup: Setup) -> Run:
 
 
 def over_cache(problem: Attention, setup: Setup, new: int) -> Run:
-    """`new` (0 or 1): tokens at the end of each row that are given apart, and written to where they stand already."""
+    """The kernel; `new`: tokens at the end of each row given apart, and written to where they stand already: 0, or 1 of a single query."""
     device, size = setup.device, problem.head_dim
     way = layout(problem)
     loaded, q_shape = _loaded(problem, setup, way, new)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from kerneldyno.kernels.attention import onnxrt_mha as module
-from kerneldyno.kernels.attention.onnxrt_mha import folded, onnxrt_mha, tiled
+from kerneldyno.bench.instruments.memory import peak_of
+from kerneldyno.kernels.attention.onnxrt_mha import MANY_QUERIES, folded, onnxrt_mha, tiled
 from kerneldyno.kernels.attention.problem import Attention
-from kerneldyno.kernels.registry import Device
+from kerneldyno.kernels.registry import Device, Setup
 
 CPU = Device("cpu")
 
@@ -45,12 +45,21 @@ def test_masks_of_batch_rows_and_heads_of_their_own(judge: Callable[..., torch.T
     judge(onnxrt_mha, problem, problem.inputs(1).replace(mask=mask))
 
 
-def test_the_tiled_kernel_is_right_where_scores_would_be_large(monkeypatch: pytest.MonkeyPatch, judge: Callable[..., torch.Tensor]) -> None:
-    problem = Attention(batch=2, heads=3, q_len=70, kv_len=101)
-    assert not tiled(problem, torch.device("cpu"))
-    monkeypatch.setattr(module, "LARGEST_SCORES", 1)
-    assert tiled(problem, torch.device("cpu"))
+@pytest.mark.parametrize("length", [MANY_QUERIES - 1, MANY_QUERIES])
+def test_right_with_either_kernel_of_the_cpu(length: int, judge: Callable[..., torch.Tensor]) -> None:
+    problem = Attention(batch=2, heads=2, q_len=length, kv_len=101, head_dim=16)
+    assert tiled(problem, torch.device("cpu")) == (length == MANY_QUERIES)
     judge(onnxrt_mha, problem)
+
+
+def test_the_tiled_kernel_keeps_no_scores() -> None:
+    problem = Attention(heads=2, q_len=2048)
+    inputs = problem.inputs(0)
+    run = onnxrt_mha.build(problem, Setup(torch.device("cpu"), calibration=problem.inputs(99), arena=False))
+    peak = peak_of(lambda: run(inputs), torch.device("cpu"))
+    if peak.bytes is None:
+        pytest.skip(peak.source)
+    assert peak.bytes < 4 * problem.heads * problem.q_len * problem.kv_len / 2
 
 
 def test_heads_become_sequences_unless_masks_differ_between_them() -> None:
