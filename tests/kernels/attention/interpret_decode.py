@@ -23,6 +23,12 @@ from kerneldyno.kernels.registry import ITEM_BYTES
 LIMITS = {"float32": (8, 3), "float16": (2, 1.5), "bfloat16": (2, 1.5)}
 """Maximum and root mean square of the error, in those of the plain formula."""
 
+GUARD = 4096
+"""Items before and after each tensor that a load must not touch."""
+
+forbidden: list[tuple[int, int]] = []
+"""Addresses, from and to, that the loads of the present problem must not touch."""
+
 CASES: list[tuple[int, dict[str, Any]]] = [  # splits, problem
     (1, {"q_len": 1, "kv_len": 1}),
     (3, {"q_len": 1, "kv_len": 1, "kv_heads": 1}),
@@ -36,7 +42,7 @@ CASES: list[tuple[int, dict[str, Any]]] = [  # splits, problem
     (3, {"q_len": 16, "kv_len": 300, "heads": 2, "causal": True, "padding": True, "batch": 2}),
     (2, {"q_len": 16, "kv_len": 300, "window": 40, "heads": 8, "kv_heads": 2, "head_dim": 32}),
     (1, {"q_len": 40, "kv_len": 90, "heads": 2, "kv_heads": 1, "causal": True}),
-    (2, {"q_len": 40, "kv_len": 300, "kv_heads": 1, "causal": True, "window": 64, "softcap": 5.0}),
+    (2, {"q_len": 40, "kv_len": 300, "kv_heads": 1, "causal": True, "window": 200, "softcap": 5.0}),
     (3, {"q_len": 40, "kv_len": 300, "heads": 7, "kv_heads": 1, "bias": "additive", "head_dim": 17}),
     (2, {"q_len": 40, "kv_len": 300, "heads": 2, "window": 30, "bias": "boolean"}),
     (2, {"q_len": 40, "kv_len": 33, "heads": 2, "causal": True, "padding": True, "batch": 2}),  # queries that see no key
@@ -106,6 +112,31 @@ def strided(inputs: AttentionInputs) -> AttentionInputs:
     return inputs.replace(q=q, k=inputs.k.mT.contiguous().mT, v=inputs.v[:, :1].expand(inputs.v.shape), block_table=table)
 
 
+def guarded(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy with the same strides, between two stretches of memory that no kernel may read."""
+    size = tensor.untyped_storage().nbytes() // tensor.element_size()
+    room = torch.zeros(size + 2 * GUARD, dtype=tensor.dtype)
+    copy = room.as_strided(tensor.shape, tensor.stride(), GUARD + tensor.storage_offset())
+    room[GUARD : GUARD + size] = tensor.as_strided((size,), (1,), 0)
+    start, end = room.data_ptr(), room.data_ptr() + room.nbytes
+    forbidden.extend([(start, start + GUARD * room.itemsize), (end - GUARD * room.itemsize, end)])
+    return copy
+
+
+def watch_loads() -> None:
+    """Let the interpreter raise where a load reads forbidden memory."""
+    load = interpreter.InterpreterBuilder.create_masked_load
+
+    def watched(self: Any, pointers: Any, mask: Any, *others: Any) -> Any:
+        places = pointers.data[np.broadcast_to(mask.data, pointers.data.shape)].astype(np.uint64)
+        for start, end in forbidden:
+            if ((places >= start) & (places < end)).any():
+                raise IndexError("a load reads outside of its tensor")
+        return load(self, pointers, mask, *others)
+
+    interpreter.InterpreterBuilder.create_masked_load = watched
+
+
 def ratio(error: torch.Tensor, yardstick: torch.Tensor, right: torch.Tensor, floor: float) -> tuple[float, float]:
     """Maximum and root mean square of the error, in those of the yardstick; no finer than the numbers' own spacing."""
     maximum = torch.maximum(yardstick.abs().max(), floor * right.abs().max()).clamp_min(1e-300)
@@ -116,7 +147,8 @@ def ratio(error: torch.Tensor, yardstick: torch.Tensor, right: torch.Tensor, flo
 def facts(problem: Attention, inputs: AttentionInputs, splits: int, *, once: bool = False, name: str = "") -> dict[str, Any]:
     """What the kernels make of a problem; `once`: in one kernel."""
     right, sums, seen = truth(problem, inputs)
-    given_ = poisoned(problem, inputs, seen)
+    forbidden.clear()
+    given_ = poisoned(problem, inputs, seen).map(guarded)
     before = given_.map(torch.clone)
     biased = problem.bias != "none"
     cut = tile(problem.q_len * problem.group, problem.head_dim, ITEM_BYTES[problem.dtype], (9, 0), biased=biased)
@@ -124,9 +156,9 @@ def facts(problem: Attention, inputs: AttentionInputs, splits: int, *, once: boo
     blocks = -(-problem.q_len * problem.group // cut.rows)
     arrivals = torch.zeros(problem.batch * problem.kv_heads * blocks, dtype=torch.int32) if once else None
     found = decode(
-        given_.q, given_.k, given_.v, scale=problem.scale, causal=problem.causal, ragged=problem.ragged, lengths=inputs.lengths,
-        block_table=given_.block_table, kv_len=problem.kv_len, window=problem.window, softcap=problem.softcap, bias=inputs.bias,
-        mask=inputs.mask, cut=cut, splits=splits, lse=lse, arrivals=arrivals,
+        given_.q, given_.k, given_.v, scale=problem.scale, causal=problem.causal, ragged=problem.ragged, lengths=given_.lengths,
+        block_table=given_.block_table, kv_len=problem.kv_len, window=problem.window, softcap=problem.softcap, bias=given_.bias,
+        mask=given_.mask, cut=cut, splits=splits, lse=lse, arrivals=arrivals,
     )  # fmt: skip
     blind = sums == float("-inf")
     # the plain formula divides by 0 where a bias hides everything
@@ -212,17 +244,19 @@ def specials(dtype: str) -> None:
     told(facts(prefill, prefill.inputs(0), 3, once=True, name="one kernel"))
 
 
-def beyond_32_bit() -> None:
+def beyond_32_bit(page_size: int) -> None:
     """Pages that lie more than 2^31 items into their pool. What nobody touches of it takes no memory."""
-    problem = Attention(heads=2, kv_heads=1, q_len=1, kv_len=100, head_dim=64, page_size=64, dtype="float16")
-    inputs, pages = problem.inputs(0), 2**31 // 4096
-    pool = torch.empty(pages + 6, 1, 64, 64, dtype=torch.float16)
-    pool[pages : pages + 3], pool[pages + 3 :] = inputs.k, inputs.v
+    problem = Attention(heads=2, kv_heads=1, q_len=1, kv_len=100, head_dim=64, page_size=page_size, dtype="float16")
+    forbidden.clear()
+    inputs = problem.inputs(0)
+    few, pages = len(inputs.k), 2**31 // (page_size * 64) + 1
+    pool = torch.empty(pages + 2 * few, 1, page_size, 64, dtype=torch.float16)
+    pool[pages : pages + few], pool[pages + few :] = inputs.k, inputs.v
     cut = tile(2, 64, 2, (9, 0))
     table = (inputs.block_table + pages).int()
-    found = decode(inputs.q, pool, pool[3:], scale=problem.scale, kv_len=100, block_table=table, cut=cut, splits=1)
+    found = decode(inputs.q, pool, pool[few:], scale=problem.scale, kv_len=100, block_table=table, cut=cut, splits=1)
     near = decode(inputs.q, inputs.k, inputs.v, scale=problem.scale, kv_len=100, block_table=inputs.block_table, cut=cut, splits=1)
-    told({"label": "pool of more than 2^31 items", "faults": [] if torch.equal(found, near) else ["wrong"]})
+    told({"label": f"pool of more than 2^31 items, pages of {page_size}", "faults": [] if torch.equal(found, near) else ["wrong"]})
 
 
 def mend_bfloat16() -> None:
@@ -245,13 +279,15 @@ def mend_bfloat16() -> None:
 
 
 if __name__ == "__main__":
+    watch_loads()
     for dtype in ("float32", "float16"):
         for splits, case in CASES:
             problem = Attention(**{"heads": 4, "dtype": dtype, **case})
             told(facts(problem, problem.inputs(0), splits))
         specials(dtype)
     random()
-    beyond_32_bit()
+    beyond_32_bit(64)
+    beyond_32_bit(48)
     mend_bfloat16()
     for splits, case in (CASES[0], CASES[7], CASES[12], CASES[23]):
         problem = Attention(**{"heads": 4, "dtype": "bfloat16", **case})
