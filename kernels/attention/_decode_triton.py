@@ -16,25 +16,11 @@ import triton.language as tl
 
 from . import _decode_splits
 from ._decode_splits import MOST, Tile
-
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
+from ._triton_tanh import LN_2, LOG2_E, tanh
 
 # the interpreter runs plain Python as it stands
 _seen = _decode_splits.seen if triton.knobs.runtime.interpret else triton.jit(_decode_splits.seen)
 _stretch = _decode_splits.stretch if triton.knobs.runtime.interpret else triton.jit(_decode_splits.stretch)
-
-
-@triton.jit
-def _tanh(x, EXACT: tl.constexpr):
-    """tanh through exp2: no overflow for large |x|; EXACT keeps the relative error of small ones, by a polynomial."""
-    y = 1.0 - 2.0 / (tl.exp2(x * (2.0 * LOG2_E)) + 1.0)
-    if EXACT:
-        s = x * x
-        # minimax on |x| <= 0.56, relative error 4e-8
-        small = ((0.0162739 * s - 0.05258686) * s + 0.13319421) * s - 0.3333289
-        y = tl.where(tl.abs(x) < 0.55, x + x * s * small, y)
-    return y
 
 
 @triton.jit
@@ -99,7 +85,7 @@ def _through(
         # [BM, BN]
         b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale
         if SOFTCAP:
-            b_s = _tanh(b_s, b_k.dtype == tl.float32) * cap
+            b_s = tanh(b_s, b_k.dtype == tl.float32) * cap
         if BIAS != 0:
             m_x = m_r[:, None] & m_s[None, :] if MASKED else m_r[:, None]
             b_x = tl.load(p_bias + (i_s.to(tl.int64) * s_xs + o_s * s_xs)[None, :], mask=m_x, other=0)

@@ -1,4 +1,4 @@
-"""Our own attention kernel in Triton: scores never leave the chip."""
+"""Our own attention kernels in Triton: scores never leave the chip."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .._cards import Card
 from .._identity import triton_kernels
-from ..registry import ITEM_BYTES, Device, Run, Setup, kernel
-from .problem import Attention, AttentionInputs
+from ..registry import ITEM_BYTES, Device, Run, Setup, Trace, kernel
+from ._pairs import keys_read
+from .problem import EVERYTHING, Attention, AttentionInputs
 
 if TYPE_CHECKING:
-    from ._fused_triton import Tile
+    from collections.abc import Callable
+    from typing import Any
 
 HEAD_DIMS = range(16, 257)
+
+FEW_QUERIES = 16
+"""Query tokens up to which the heads of a group are packed into one tile and the keys are split among programs."""
 
 
 def refuses(problem: Attention, device: Device) -> str | None:
@@ -25,27 +31,91 @@ def refuses(problem: Attention, device: Device) -> str | None:
     return None
 
 
+def packed(problem: Attention) -> bool:
+    """Whether the decode kernel takes it, and not the one for many queries."""
+    return problem.q_len <= FEW_QUERIES or problem.page_size > 0
+
+
+def device_kernel(problem: Attention) -> str:
+    """The Triton kernel that computes it."""
+    return "split_kernel" if packed(problem) else "prefill_kernel"
+
+
+def precision() -> str:
+    """How float32 numbers are multiplied: exactly, unless torch is allowed to take TF32."""
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
+def ran(problem: Attention, setup: Setup, trace: Trace) -> str:
+    """The judge of its identity; says where TF32 was used."""
+    found = triton_kernels(device_kernel(problem), alone=True)(problem, setup, trace)
+    return f"{found} in TF32" if problem.dtype == "float32" and precision() == "tf32" else found
+
+
 @kernel(
     Attention,
     devices=("cuda",),
-    accepts=("causal", "padding"),
+    accepts=EVERYTHING,
     requires=("triton",),
     refuses=refuses,
-    identified=triton_kernels("attention_kernel", alone=True),
+    identified=ran,
 )
 def fused(problem: Attention, setup: Setup) -> Run:
-    """Triton: online softmax over tiles of keys; blocks that nobody sees are skipped, grouped heads share keys and values.
+    """Triton: online softmax over tiles of keys; what nobody sees is skipped, grouped heads share keys and values.
 
-    Float32 products are exact (no TF32). It compiles on its first call, which belongs to the build.
+    Many queries: tiles of queries, the longest first. Few, or a paged cache: the heads of a group share a tile, and several
+    programs share the keys of a row (split-KV), as many as the GPU has room for. Float32 products are exact, or TF32 where
+    torch allows that (torch.backends.cuda.matmul.fp32_precision). It compiles on its first call, which belongs to the build.
     """
-    from ._fused_triton import attend, tile
-
-    capability = torch.cuda.get_device_capability(setup.device)
-    cut: Tile = tile(problem.q_len, problem.head_dim, ITEM_BYTES[problem.dtype], capability)
+    attend = launched(problem, Card.of(setup.device), precision=precision())
 
     def run(inputs: AttentionInputs) -> torch.Tensor:
         with torch.cuda.device_of(inputs.q):  # type: ignore[no-untyped-call] # Triton launches on the current device
-            return attend(inputs.q, inputs.k, inputs.v, inputs.lengths, scale=problem.scale, causal=problem.triangular, cut=cut)
+            return attend(inputs)
 
     run(setup.calibration)
     return run
+
+
+def launched(problem: Attention, card: Card, *, precision: str = "ieee") -> Callable[[AttentionInputs], torch.Tensor]:
+    """inputs -> output by the kernel that is meant for the problem, cut for the card; in Triton's interpreter it runs on a CPU."""
+    return _few(problem, card, precision) if packed(problem) else _many(problem, card, precision)
+
+
+def _few(problem: Attention, card: Card, precision: str) -> Callable[[AttentionInputs], torch.Tensor]:
+    from . import _decode_splits as cutting
+    from ._decode_triton import decode
+
+    item_bytes, rows = ITEM_BYTES[problem.dtype], problem.q_len * problem.group
+    cut = cutting.tile(rows, problem.head_dim, item_bytes, card.capability, biased=problem.bias != "none")
+    resident = cutting.resident(cut, problem.head_dim, item_bytes, card.capability)
+    seen = max(keys_read(problem, length) for length in problem.lengths())
+    splits = cutting.splits(problem.batch, problem.kv_heads, -(-rows // cut.rows), seen, cut, card.multiprocessors, resident)
+    options = {**_meaning(problem), "kv_len": problem.kv_len, "cut": cut, "splits": splits, "precision": precision}
+    return lambda inputs: decode(inputs.q, inputs.k, inputs.v, block_table=inputs.block_table, **_given(inputs), **options)
+
+
+def _many(problem: Attention, card: Card, precision: str) -> Callable[[AttentionInputs], torch.Tensor]:
+    from . import _prefill_tiles as cutting
+    from ._prefill_launch import attend
+
+    item_bytes, biased = ITEM_BYTES[problem.dtype], problem.bias != "none"
+    size = {"head_dim": problem.head_dim, "item_bytes": item_bytes}
+    sequences = problem.batch * problem.heads
+    cut = cutting.tile(problem.q_len, sequences, **size, capability=card.capability, multiprocessors=card.multiprocessors, biased=biased)
+    together = cutting.heads_together(problem.group, problem.kv_len, **size, l2_bytes=card.l2_bytes, causal=problem.triangular)
+    # TMA is of sm_90 and newer data centre cards; float32 products work on registers, which it does not fill
+    tma = card.capability[0] in (9, 10) and item_bytes == 2
+    options = {**_meaning(problem), "cut": cut, "together": together, "tma": tma, "precision": precision}
+    return lambda inputs: attend(inputs.q, inputs.k, inputs.v, **_given(inputs), **options)
+
+
+def _meaning(problem: Attention) -> dict[str, Any]:
+    """What the problem says of every call."""
+    names = ("scale", "ragged", "window", "softcap")
+    return {"causal": problem.triangular, **{name: getattr(problem, name) for name in names}}
+
+
+def _given(inputs: AttentionInputs) -> dict[str, torch.Tensor | None]:
+    """What a call brings along beside q, k and v."""
+    return {"lengths": inputs.lengths, "bias": inputs.bias, "mask": inputs.mask}

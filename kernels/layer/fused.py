@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._identity import triton_kernels
-from ..registry import Setup, kernel
+from ..attention.fused import device_kernel
+from ..registry import Setup, Trace, kernel
 from ._compose import composed, part, refusal_of
 from .problem import EVERYTHING, Layer
 
 if TYPE_CHECKING:
     from ..registry import Run
+
+
+def ran(problem: Layer, setup: Setup, trace: Trace) -> str:
+    """The judge of its identity: both of our kernels ran."""
+    return triton_kernels(device_kernel(problem.attention), "linear_kernel")(problem, setup, trace)
+
 
 ATTENTION, FEEDFORWARD = part("attention/fused"), part("feedforward/fused")
 
@@ -21,7 +28,7 @@ ATTENTION, FEEDFORWARD = part("attention/fused"), part("feedforward/fused")
     accepts=EVERYTHING,
     requires=("triton",),
     refuses=refusal_of(ATTENTION, FEEDFORWARD),
-    identified=triton_kernels("attention_kernel", "linear_kernel"),
+    identified=ran,
 )
 def fused(problem: Layer, setup: Setup) -> Run:
     """Our Triton attention and feed-forward network between PyTorch's projections and norms."""

@@ -21,10 +21,13 @@ PLANTS = [
     ("attention/compiled.py", "scale=problem.scale,", "scale=3.0 * problem.scale,"),
     ("attention/flex.py", "scale=problem.scale,", "scale=3.0 * problem.scale,"),
     ("attention/onnxrt.py", "scale=problem.scale)", "scale=3.0 * problem.scale)"),
+    ("attention/onnxrt_mha.py", '"scale": problem.scale,', '"scale": 3.0 * problem.scale,'),
+    ("attention/onnxrt_gqa.py", '"scale": problem.scale}', '"scale": 3.0 * problem.scale}'),
+    ("attention/jax.py", '"scale": problem.scale,', '"scale": 3.0 * problem.scale,'),
     ("attention/int8.py", '"scale": problem.scale,', '"scale": 3.0 * problem.scale,'),
     ("attention/sdpa.py", "scaled_dot_product_attention(inputs.q,", "scaled_dot_product_attention(3.0 * inputs.q,"),
     ("attention/pruned.py", "scaled_dot_product_attention(q,", "scaled_dot_product_attention(3.0 * q,"),
-    ("attention/_fused_triton.py", "b_s = tl.dot(b_q, b_k,", "b_s = 3.0 * tl.dot(b_q, b_k,"),
+    ("attention/_prefill_triton.py", "b_s = tl.dot(b_q, b_k.T,", "b_s = 3.0 * tl.dot(b_q, b_k.T,"),
     ("feedforward/eager.py", "setup.weights)", "setup.weights.replace(w2=2.0 * setup.weights.w2))"),
     ("feedforward/compiled.py", "setup.weights)", "setup.weights.replace(w2=2.0 * setup.weights.w2))"),
     ("feedforward/pruned.py", "problem.naive(inputs, weights)", "problem.naive(inputs, weights.replace(w2=2.0 * weights.w2))"),
@@ -37,9 +40,9 @@ PLANTS = [
 
 TRITON = ("attention/fused", "feedforward/fused", "layer/fused")
 COMPILED = ("attention/compiled", "attention/flex", "feedforward/compiled", "layer/compiled")
-SAME_CODE = ("attention/sdpa_efficient", "attention/sdpa_cudnn")
-"""They run on a GPU only, through the function that the other backends of SDPA go through."""
-OTHERS = tuple(name for name in registry.load(declarations_only=True) if name not in TRITON + COMPILED + SAME_CODE)
+ON_A_GPU = tuple(f"attention/{name}" for name in ("sdpa_efficient", "sdpa_cudnn", "cudnn", "flash_attn2", "flash_attn3"))
+"""They run nowhere else."""
+OTHERS = tuple(name for name in registry.load(declarations_only=True) if name not in TRITON + COMPILED + ON_A_GPU)
 
 
 def planted(folder: Path) -> Path:
@@ -105,4 +108,4 @@ def test_what_torch_compiles(revisions: tuple[Path, Path], tmp_path: Path) -> No
 
 
 def test_no_kernel_is_left_out_here() -> None:
-    assert {*TRITON, *COMPILED, *SAME_CODE, *OTHERS} == set(registry.load(declarations_only=True))
+    assert {*TRITON, *COMPILED, *ON_A_GPU, *OTHERS} == set(registry.load(declarations_only=True))

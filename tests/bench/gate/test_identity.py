@@ -124,6 +124,8 @@ SEEN = {
     "attention/sdpa_math": "SDPA backend math",
     "attention/jax": "XLA cpu: dot ×2",
     "attention/onnxrt": "ONNX Runtime cpu: Attention",
+    "attention/onnxrt_mha": "ONNX Runtime cpu: MultiHeadAttention",
+    "attention/onnxrt_gqa": "ONNX Runtime cpu: GroupQueryAttention",
     "attention/int8": "integer products: MatMulIntegerToFloat",
     "attention/pruned": "products of smaller matrices: 2.51e+06 flop",
     "feedforward/eager": "plain torch operators",

@@ -127,12 +127,12 @@ def watch_loads() -> None:
     """Let the interpreter raise where a load reads forbidden memory."""
     load = interpreter.InterpreterBuilder.create_masked_load
 
-    def watched(self: Any, pointers: Any, mask: Any, *others: Any) -> Any:
+    def watched(self: Any, pointers: Any, mask: Any, *others: Any, **named: Any) -> Any:
         places = pointers.data[np.broadcast_to(mask.data, pointers.data.shape)].astype(np.uint64)
         for start, end in forbidden:
             if ((places >= start) & (places < end)).any():
                 raise IndexError("a load reads outside of its tensor")
-        return load(self, pointers, mask, *others)
+        return load(self, pointers, mask, *others, **named)
 
     interpreter.InterpreterBuilder.create_masked_load = watched
 

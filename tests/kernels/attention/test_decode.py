@@ -62,7 +62,7 @@ def test_binaries_fit_the_cards_and_load_wide(tmp_path: Path) -> None:
     assert_sound(found)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_all_offered_binaries_fit_the_cards(tmp_path: Path) -> None:
     assert_sound(told("compile_decode.py", "all", TRITON_CACHE_DIR=str(tmp_path)))
 

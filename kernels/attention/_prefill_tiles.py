@@ -1,0 +1,101 @@
+"""Tiles of the prefill kernel, and the order in which they are worked on: arithmetic without torch or Triton.
+
+What is offered compiles without spills for the cards that it is meant for (sm_86, which the table for all others is made for, with
+few): `tests/kernels/attention/compile_prefill.py` shows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How the work is cut, for how many warps, with how many stages of loads in flight."""
+
+    bt: int
+    """Queries."""
+    bs: int
+    """Keys."""
+    warps: int
+    stages: int
+    ahead: bool = False
+    """Weights × values of one block of keys run beside the softmax of the next. It takes registers."""
+
+
+HOPPER = {
+    64: (Tile(64, 64, 4, 3), Tile(128, 128, 8, 2, ahead=True)),
+    128: (Tile(64, 64, 4, 3), Tile(128, 128, 8, 2)),
+    256: (Tile(64, 64, 4, 2), Tile(128, 64, 8, 2)),
+}
+"""16-bit tiles by head_dim for few and for many queries on sm_90, in up to 227 KB of shared memory."""
+
+BLACKWELL = {
+    64: (Tile(64, 64, 4, 3), Tile(128, 128, 8, 2, ahead=True)),
+    128: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 3)),
+    256: (Tile(64, 64, 8, 2), Tile(64, 64, 8, 2)),
+}
+"""The same on sm_100, where accumulators pass from tensor memory through registers."""
+
+AMPERE = {
+    64: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 2)),
+    128: (Tile(64, 32, 4, 3), Tile(128, 32, 8, 2)),
+    256: (Tile(64, 32, 8, 2), Tile(64, 32, 8, 2)),
+}
+"""The same for all other cards: they fit 99 KB, which consumer cards have, too."""
+
+BIASED = {
+    64: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 2)),
+    128: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 2)),
+    256: (Tile(64, 32, 4, 2), Tile(64, 32, 4, 2)),
+}
+"""On sm_90 with a bias or a mask, of which a tile passes through registers."""
+
+BIASED_BLACKWELL = {**BIASED, 256: (Tile(64, 32, 8, 2), Tile(64, 32, 8, 2))}
+
+BIASED_AMPERE = {
+    64: (Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
+    128: (Tile(64, 32, 4, 2), Tile(64, 32, 4, 2)),
+    256: (Tile(64, 32, 8, 2), Tile(64, 32, 8, 2)),
+}
+
+FULL = {
+    64: (Tile(32, 32, 4, 2), Tile(64, 32, 8, 2)),
+    128: (Tile(32, 32, 8, 2), Tile(32, 32, 8, 2)),
+    256: (Tile(16, 16, 8, 2), Tile(16, 16, 8, 2)),
+}
+"""float32 tiles: full precision does without tensor cores and works on registers."""
+
+
+def offered(head_dim: int, item_bytes: int, capability: tuple[int, int], *, biased: bool = False) -> tuple[Tile, Tile]:
+    """The tiles for few and for many queries."""
+    plain, with_bias = {9: (HOPPER, BIASED), 10: (BLACKWELL, BIASED_BLACKWELL)}.get(capability[0], (AMPERE, BIASED_AMPERE))
+    table = FULL if item_bytes == 4 else with_bias if biased else plain
+    return next(table[width] for width in sorted(table) if head_dim <= width)
+
+
+def tile(
+    queries: int, sequences: int, head_dim: int, item_bytes: int, capability: tuple[int, int], multiprocessors: int, *, biased: bool = False
+) -> Tile:
+    """The tile for so many queries in each of `sequences` = batch · heads: the large one where it keeps every multiprocessor busy."""
+    few, many = offered(head_dim, item_bytes, capability, biased=biased)
+    return many if queries > few.bt and sequences * -(-queries // many.bt) >= multiprocessors else few
+
+
+def parts(head_dim: int) -> tuple[int, int]:
+    """Powers of two, from 16 on, that hold head_dim, the second 0 where one is as small: 80 is 64 + 16, and not 128."""
+    whole = max(16, 1 << (head_dim - 1).bit_length())
+    if head_dim <= 64:
+        return whole, 0
+    rest = max(16, 1 << (head_dim - whole // 2 - 1).bit_length())
+    return (whole // 2, rest) if whole // 2 + rest < whole else (whole, 0)
+
+
+def heads_together(group: int, kv_len: int, head_dim: int, item_bytes: int, l2_bytes: int, *, causal: bool) -> int:
+    """Heads whose tiles are worked on side by side.
+
+    Causal: as many as have their keys and values in half of the L2 cache, the longest tiles of all of them first, so that the short
+    ones fill the gaps at the end (longest processing time first, as FlashAttention-3 does it). Else the heads of one group.
+    """
+    fitting = l2_bytes // 2 // (2 * kv_len * head_dim * item_bytes) if causal else 1
+    return group * max(1, fitting)

@@ -1,0 +1,140 @@
+"""The prefill kernel without a GPU: its results in the interpreter, what its binaries contain, how the work is cut and ordered."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kerneldyno.kernels._cards import H100
+from kerneldyno.kernels.attention._prefill_tiles import heads_together, offered, parts, tile
+
+HERE = Path(__file__).parent
+SHARED_BYTES = {8: 99 * 1024, 9: 227 * 1024, 10: 227 * 1024}
+SPILLS = {8: 48, 9: 0, 10: 8}
+"""Loads and stores of spilled registers that are let pass."""
+SPILLS_WITH_A_BIAS = {8: 128, 9: 64, 10: 64}
+"""With a bias or a mask, of which a tile is held beside the scores."""
+
+
+def told(script: str, *arguments: str, **environment: str) -> list[dict[str, Any]]:
+    """What a script prints, line by line, run in a process of its own."""
+    pytest.importorskip("triton")
+    variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
+    done = subprocess.run([sys.executable, str(HERE / script), *arguments], capture_output=True, text=True, env=variables, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_right_in_the_interpreter(tmp_path: Path) -> None:
+    found = told("interpret_prefill.py", TRITON_INTERPRET="1", TRITON_CACHE_DIR=str(tmp_path), OMP_NUM_THREADS="1")
+    assert len(found) >= 75
+    assert [case for case in found if case["faults"]] == []
+    assert sum(case["blind"] > 0 for case in found) >= 10
+
+
+def assert_sound(found: list[dict[str, Any]]) -> None:
+    for case in found:
+        major = case["capability"][0]
+        biased = case["variant"] in ("bias", "mask", "everything")
+        assert case["shared_bytes"] <= SHARED_BYTES[major], case
+        assert case["spills"] <= (SPILLS_WITH_A_BIAS if biased else SPILLS)[major], case
+        if case["dtype"] == "fp32":
+            assert case["hmma"] == case["hgmma"] == 0, case
+        else:
+            assert case[{8: "hmma", 9: "hgmma", 10: "utcmma"}[major]] > 0, case
+            assert (case["tma_loads"] > 0) == (major > 8), case
+
+
+def test_binaries_fit_the_cards_and_use_tensor_cores(tmp_path: Path) -> None:
+    found = told("compile_prefill.py", "few", TRITON_CACHE_DIR=str(tmp_path))
+    assert len(found) == 7
+    assert_sound(found)
+
+
+@pytest.mark.exhaustive
+def test_all_offered_binaries_fit_the_cards(tmp_path: Path) -> None:
+    assert_sound(told("compile_prefill.py", "all", TRITON_CACHE_DIR=str(tmp_path)))
+
+
+@given(st.integers(16, 256))
+def test_parts_hold_the_head_and_no_more_than_one_would(head_dim: int) -> None:
+    first, second = parts(head_dim)
+    whole = 1 << (head_dim - 1).bit_length()
+    assert head_dim <= first + second <= max(16, whole)
+    assert second < first
+    for part in (first, second or 16):
+        assert part >= 16
+        assert part & (part - 1) == 0
+
+
+KNOWN = {16: (16, 0), 40: (64, 0), 64: (64, 0), 80: (64, 16), 96: (64, 32), 112: (128, 0), 144: (128, 16), 192: (128, 64), 256: (256, 0)}
+
+
+@pytest.mark.parametrize(("head_dim", "both"), KNOWN.items())
+def test_parts_of_known_heads(head_dim: int, both: tuple[int, int]) -> None:
+    assert parts(head_dim) == both
+
+
+@pytest.mark.parametrize(
+    ("queries", "sequences", "large"), [(17, 1000, False), (64, 1000, False), (65, 1000, True), (4096, 4, False), (4096, 5, True)]
+)
+def test_large_tiles_only_where_they_keep_the_card_busy(queries: int, sequences: int, large: bool) -> None:
+    found = tile(queries, sequences, 128, 2, (9, 0), H100.multiprocessors)
+    assert found is offered(128, 2, (9, 0))[large]
+
+
+@pytest.mark.parametrize("item_bytes", [2, 4])
+@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (9, 0), (10, 0), (12, 0)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_something_is_offered_for_every_head(item_bytes: int, capability: tuple[int, int], biased: bool) -> None:
+    for head_dim in range(16, 257):
+        few, many = offered(head_dim, item_bytes, capability, biased=biased)
+        assert few.bt <= many.bt
+
+
+def test_heads_side_by_side_fill_half_of_the_cache() -> None:
+    # Llama-3-8B at 8192 keys: 4 MiB of keys and values in each of 8 heads, 25 MiB of cache for them
+    assert heads_together(4, 8192, 128, 2, H100.l2_bytes, causal=True) == 4 * 6
+    assert heads_together(4, 8192, 128, 2, H100.l2_bytes, causal=False) == 4
+    assert heads_together(1, 10**6, 128, 2, H100.l2_bytes, causal=True) == 1
+
+
+@given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 12), st.booleans())
+def test_every_block_of_every_head_is_worked_on_once(blocks: int, total: int, together: int, causal: bool) -> None:
+    """The kernel's own arithmetic, in Python: which head and block tile i is."""
+    found = []
+    for i in range(blocks * total):
+        first = i // (blocks * together) * together
+        heads = min(total - first, together)
+        within = i - first * blocks
+        found.append((first + within % heads, blocks - 1 - within // heads if causal else within // heads))
+    assert sorted(found) == [(head, block) for head in range(total) for block in range(blocks)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"heads": 3}, "heads are no multiple"),
+        ({"head_dim": 32}, "head_dims differ"),
+        ({"lse": torch.zeros(1)}, "give a contiguous float32"),
+    ],
+)
+def test_refusals(changes: dict[str, Any], sentence: str) -> None:
+    pytest.importorskip("triton")
+    from kerneldyno.kernels.attention._prefill_launch import attend
+
+    q = torch.zeros(1, changes.get("heads", 4), 8, changes.get("head_dim", 16))
+    k = torch.zeros(1, 2, 8, 16)
+    cut = offered(16, 4, (9, 0))[0]
+    with pytest.raises(ValueError, match=sentence):
+        attend(q, k, k, scale=1.0, cut=cut, lse=changes.get("lse"))
