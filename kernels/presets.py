@@ -24,7 +24,7 @@ _SMOKE = Preset(
     name="smoke",
     summary="one small shape per operator: does everything work here? Under 90 s on 2 cores",
     protocol="smoke",
-    at_most=(("*/flex", 0),),
+    at_most=(("*/flex*", 0), ("*/compiled_tuned", 0)),
     problems=(
         attention(batch=2, q_len=256, **SEED_HEADS),
         feedforward(batch=2, seq_len=128, **SEED),
@@ -35,7 +35,7 @@ _SMOKE = Preset(
 _DEFAULT_CPU = Preset(
     name="default",
     summary="the seed's shapes over sequence lengths and batch sizes, with a causal and a decode case",
-    at_most=(("*/flex", 2),),
+    at_most=(("*/flex*", 2), ("*/compiled_tuned", 1)),
     problems=(
         *(attention(batch=b, q_len=s, **SEED_HEADS) for b, s in [(1, 512), (1, 128), (1, 2048), (4, 512), (4, 128)]),
         attention(batch=1, q_len=512, causal=True, **SEED_HEADS),
@@ -48,7 +48,7 @@ _DEFAULT_CPU = Preset(
 _DEFAULT_CUDA = Preset(
     name="default",
     summary="prefill, causal, decode and feed-forward at the sizes of current models",
-    at_most=(("*/flex", 2),),
+    at_most=(("*/flex*", 2), ("*/compiled_tuned", 1)),
     problems=(
         *(attention(batch=b, q_len=s, heads=16, head_dim=128) for b, s in [(4, 4096), (16, 1024), (1, 16384)]),
         *(attention(batch=b, q_len=s, heads=32, head_dim=64, causal=True) for b, s in [(4, 4096), (16, 1024)]),
@@ -63,7 +63,7 @@ _DEFAULT_CUDA = Preset(
 _COMPARE_CPU = Preset(
     name="compare",
     summary="a few shapes of each operator, small enough for many fresh processes: what `kerneldyno compare` takes by default",
-    at_most=(("*/flex", 1), ("*/compiled", 2)),
+    at_most=(("*/flex*", 1), ("*/compiled", 2), ("*/compiled_tuned", 0)),
     problems=(
         attention(batch=1, q_len=512, **SEED_HEADS),
         attention(batch=2, q_len=256, causal=True, padding=True, **SEED_HEADS),
@@ -76,7 +76,7 @@ _COMPARE_CPU = Preset(
 _COMPARE_CUDA = Preset(
     name="compare",
     summary=_COMPARE_CPU.summary,
-    at_most=(("*/flex", 1), ("*/compiled", 2)),
+    at_most=(("*/flex*", 1), ("*/compiled", 2), ("*/compiled_tuned", 0)),
     problems=(
         attention(batch=4, q_len=4096, heads=16, head_dim=128),
         attention(batch=4, q_len=2048, heads=32, head_dim=64, causal=True),
