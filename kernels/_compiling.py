@@ -23,8 +23,10 @@ def no_compiler(problem: Problem, device: Device) -> str | None:  # noqa: ARG001
     return None
 
 
-def compiled_once(function: Callable[..., torch.Tensor], *, gradients: bool = False) -> Callable[..., torch.Tensor]:
+def compiled_once(function: Callable[..., torch.Tensor], *, gradients: bool = False, tuned: bool = False) -> Callable[..., torch.Tensor]:
     """`function` compiled for the shapes of its first call; in inference, unless it is for `gradients`.
+
+    `tuned`: as in the mode max-autotune-no-cudagraphs, for which inductor tries several kernels for each product.
 
     Dynamo counts recompilations by code object and refuses the ninth, and every build of a kernel shares one code
     object: so each gets a copy of its own.
@@ -32,7 +34,7 @@ def compiled_once(function: Callable[..., torch.Tensor], *, gradients: bool = Fa
     assert isinstance(function, FunctionType)
     own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     own.__kwdefaults__ = function.__kwdefaults__
-    fast = torch.compile(own, fullgraph=True, dynamic=False, options=_options())
+    fast = torch.compile(own, fullgraph=True, dynamic=False, options=_options(tuned=tuned))
 
     def call(*args: Any, **kwargs: Any) -> torch.Tensor:
         with torch.set_grad_enabled(gradients):  # the compiled code is for this mode: another one would compile it again
@@ -42,7 +44,9 @@ def compiled_once(function: Callable[..., torch.Tensor], *, gradients: bool = Fa
     return call
 
 
-def _options() -> dict[str, str | int | bool | Callable[..., Any]]:
+def _options(*, tuned: bool) -> dict[str, Any]:
     """No precompiled headers: with a cold cache they take 12 s, and each of the few compilations here gets back less than one."""
-    wanted = {"cpp_cache_precompile_headers": False}
+    wanted: dict[str, Any] = {"cpp_cache_precompile_headers": False}
+    if tuned:
+        wanted |= {**torch._inductor.list_mode_options("max-autotune-no-cudagraphs"), "autotune_num_choices_displayed": 0}  # noqa: SLF001
     return {name: value for name, value in wanted.items() if name in torch._inductor.list_options()}  # noqa: SLF001

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from .._compiling import compiled_once, no_compiler
+from .._compiling import no_compiler
 from .._identity import compiled_whole
-from ..registry import Run, Setup, differentiated, kernel
-from ._masks import sight
-from ._textbook import textbook
-from .problem import EVERYTHING, Attention, AttentionInputs
-
-if TYPE_CHECKING:
-    import torch
+from ..registry import Run, Setup, kernel
+from ._compiled_textbook import compiled_textbook
+from .problem import EVERYTHING, Attention
 
 
 @kernel(
@@ -28,13 +22,4 @@ def compiled(problem: Attention, setup: Setup) -> Run:
     Inductor may recognize the formula and put SDPA in its place. Compiling belongs to the build, so that a first call
     on the calibration inputs happens there.
     """
-    visible = sight(problem, setup.device)
-    backward = problem.direction == "backward"
-
-    def formula(inputs: AttentionInputs) -> torch.Tensor:
-        given = problem.dense(inputs)
-        return textbook(given.q, given.k, given.v, scale=problem.scale, softcap=problem.softcap, bias=inputs.bias, visible=visible(inputs))
-
-    run = compiled_once(formula, gradients=backward)
-    (differentiated(run) if backward else run)(setup.calibration)
-    return run
+    return compiled_textbook(problem, setup)

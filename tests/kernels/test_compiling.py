@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from kerneldyno.kernels._compiling import compiled_once, no_compiler
+from kerneldyno.kernels._compiling import _options, compiled_once, no_compiler
 from kerneldyno.kernels.registry import Device
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
@@ -40,3 +40,11 @@ def test_a_compiler_named_in_the_environment_counts(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert "C++ compiler" in no_compiler(None, Device("cpu"))
     assert no_compiler(None, Device("cuda")) is None
+
+
+def test_only_what_is_tuned_is_tried():
+    plain, tuned = _options(tuned=False), _options(tuned=True)
+    assert tuned["max_autotune"] is True
+    assert not tuned.get("triton.cudagraphs", False)
+    assert "max_autotune" not in plain
+    assert plain.items() <= tuned.items()
