@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections import Counter
@@ -33,7 +34,8 @@ def compiled(function: Callable[..., Any], examples: Sequence[torch.Tensor], set
     Inputs are read where they lie, unless they are not contiguous or do not begin at a multiple of 64 bytes: those are
     copied in the call. Outputs are XLA's own memory, fresh in every call and complete when it returns.
 
-    Raises RuntimeError when JAX runs on another number of threads than torch: it takes one pool for its whole life.
+    JAX runs on as many threads as torch does now: where it was started with others, it is started anew. Raises RuntimeError
+    when that does not work.
     """
     jax, device = _started(setup.device)
     given = _on_host(jax) if setup.device.type == "cpu" else lambda tensor: jax.dlpack.from_dlpack(tensor.contiguous())
@@ -76,14 +78,24 @@ def _started(device: torch.device) -> tuple[Any, Any]:
         # a call that is waited for gains nothing from another thread; this counts only before the first backend starts
         settings: Any = jax.config
         settings.update("jax_cpu_enable_async_dispatch", False)
+        left = _stopped(jax) if device.type == "cpu" and _pool_threads() not in (0, threads) else 0
         found = jax.devices(device.type)[device.index or 0]
-    running = _pool_threads()
+    running = _pool_threads() - left
     if device.type == "cpu" and running not in (0, threads):
         raise RuntimeError(
-            f"JAX runs on {running} threads and torch on {threads}: JAX takes the number once, when it starts, so give "
-            "each number of threads a process of its own"
+            f"JAX runs on {running} threads and torch on {threads}: it takes the number when it starts, and did not start again"
         )
     return jax, found
+
+
+def _stopped(jax: Any) -> int:
+    """Let JAX start anew, since it takes the number of its threads once; how many are left, idle, of what somebody still holds."""
+    from jax.extend import backend
+
+    jax.clear_caches()
+    backend.clear_backends()
+    gc.collect()
+    return _pool_threads()
 
 
 @contextmanager

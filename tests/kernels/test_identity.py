@@ -175,23 +175,25 @@ def test_what_pruned_kernels_may_multiply() -> None:
 GPU_TRACES = {
     "attention/sdpa_efficient": {"aten::_scaled_dot_product_efficient_attention": 1},
     "attention/sdpa_cudnn": {"aten::_scaled_dot_product_cudnn_attention": 1},
-    "attention/fused": {"aten::empty": 1, "attention_kernel": 1},
+    "attention/fused": {"aten::empty": 1, "prefill_kernel": 1},
     "feedforward/fused": {"aten::empty": 3, "norm_kernel": 1, "linear_kernel": 2},
-    "layer/fused": {"aten::linear": 2, "attention_kernel": 1, "linear_kernel": 2},
+    "layer/fused": {"aten::linear": 2, "prefill_kernel": 1, "linear_kernel": 2},
 }
 
 
 @pytest.mark.parametrize("name", GPU_TRACES)
 def test_kernels_of_a_gpu_take_their_own_trace_and_no_other(name: str) -> None:
-    judge = load()[name].identified
+    kernel = load()[name]
+    judge, problem = kernel.identified, kernel.problem(**({"q_len": 64} if kernel.operator == "attention" else {"seq_len": 64}))
     assert judge is not None
-    assert judge(NOTHING, CUDA, Trace(GPU_TRACES[name]))
+    assert judge(problem, CUDA, Trace(GPU_TRACES[name]))
     other = Trace({"aten::_scaled_dot_product_flash_attention": 1, "aten::linear": 4, "linear_kernel": 1}, product_flops=9)
-    refused(judge, other, "backend flash, not on|beside the Triton kernel|attention_kernel did not run", CUDA)
+    refused(judge, other, "backend flash, not on|beside the Triton kernel|prefill_kernel did not run", CUDA, problem=problem)
 
 
 def test_the_names_of_our_triton_kernels_are_those_that_are_looked_for() -> None:
     """Their modules need a GPU's Triton to be imported: the source tells, too."""
-    for operator, name in (("attention", "attention_kernel"), ("feedforward", "linear_kernel")):
-        source = Path(load()[f"{operator}/fused"].source).with_name("_fused_triton.py").read_text(encoding="utf-8")
+    kernels = {"attention": ("prefill_kernel", "_prefill_triton.py"), "feedforward": ("linear_kernel", "_fused_triton.py")}
+    for operator, (name, file) in [*kernels.items(), ("attention", ("split_kernel", "_decode_triton.py"))]:
+        source = Path(load()[f"{operator}/fused"].source).with_name(file).read_text(encoding="utf-8")
         assert f"\ndef {name}(" in source

@@ -29,7 +29,10 @@ SMALL = {
     "layer": [Layer(batch=2, seq_len=24, dim=64, heads=2, hidden_dim=128)],
 }
 COMPILES = {"compiled", "flex"}
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # raised by inductor's own imports
+pytestmark = [  # raised by inductor's own code
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:TypedStorage is deprecated"),
+]
 
 
 def misses(found: list[Finding | Control]) -> list[Finding]:

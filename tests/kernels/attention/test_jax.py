@@ -28,14 +28,17 @@ from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Setup
 problem, before = Attention(q_len=8), dict(os.environ)
 setup = Setup(torch.device("cpu"), calibration=problem.inputs(0))
+def pool():
+    tasks = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+    return sum(name.startswith("tf_XLAEigen") for name in tasks)
 kernel.build(problem, setup)(problem.inputs(1))
-tasks = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
-print(sum(name.startswith("tf_XLAEigen") for name in tasks), {name: os.environ.get(name) for name in ("NPROC", "PJRT_NPROC")})
+print(pool(), {name: os.environ.get(name) for name in ("NPROC", "PJRT_NPROC")})
 torch.set_num_threads(2)
-try:
-    kernel.build(problem, setup)
-except RuntimeError as error:
-    print(error)
+run = kernel.build(problem, setup)
+print(pool())
+torch.set_num_threads(1)
+kept, again = run(problem.inputs(1)), kernel.build(problem, setup)(problem.inputs(1))
+print(torch.equal(kept, again))
 """
 ABSENT = """
 import sys
@@ -131,10 +134,11 @@ def test_calls_compile_nothing(build: Callable[..., Any]) -> None:
 
 @needs_jax
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
-def test_jax_has_as_many_threads_as_torch_or_says_that_it_has_not(tmp_path: Path) -> None:
-    started, said = printed(THREADS, tmp_path)
+def test_jax_has_as_many_threads_as_torch_and_is_started_anew_where_it_had_others(tmp_path: Path) -> None:
+    started, later, same = printed(THREADS, tmp_path)
     assert started == f"3 { ({name: os.environ.get(name) for name in ('NPROC', 'PJRT_NPROC')}) }"
-    assert said.startswith("JAX runs on 3 threads and torch on 2:")
+    assert later == "2"
+    assert same == "True"
 
 
 def test_listed_where_jax_is_not_installed(tmp_path: Path) -> None:
