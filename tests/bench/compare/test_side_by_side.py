@@ -18,8 +18,8 @@ HERE = Path(__file__).parent
 
 PLANTS = [
     ("attention/eager.py", "scale=problem.scale,", "scale=3.0 * problem.scale,"),
-    ("attention/compiled.py", "scale=problem.scale,", "scale=3.0 * problem.scale,"),
-    ("attention/flex.py", "scale=problem.scale,", "scale=3.0 * problem.scale,"),
+    ("attention/_compiled_textbook.py", "scale=problem.scale,", "scale=3.0 * problem.scale,"),
+    ("attention/_flex_calls.py", "scale=problem.scale,", "scale=3.0 * problem.scale,"),
     ("attention/onnxrt.py", "scale=problem.scale)", "scale=3.0 * problem.scale)"),
     ("attention/onnxrt_mha.py", '"scale": problem.scale,', '"scale": 3.0 * problem.scale,'),
     ("attention/onnxrt_gqa.py", '"scale": problem.scale}', '"scale": 3.0 * problem.scale}'),
@@ -39,8 +39,8 @@ PLANTS = [
 """Other constants, planted into one of two copies: three times the scores, or twice the second matrix."""
 
 TRITON = ("attention/fused", "feedforward/fused", "layer/fused")
-COMPILED = ("attention/compiled", "attention/flex", "feedforward/compiled", "layer/compiled")
-ON_A_GPU = tuple(f"attention/{name}" for name in ("sdpa_efficient", "sdpa_cudnn", "cudnn", "flash_attn2", "flash_attn3"))
+COMPILED = ("attention/compiled", "attention/compiled_tuned", "attention/flex", "feedforward/compiled", "layer/compiled")
+ON_A_GPU = tuple(f"attention/{name}" for name in ("sdpa_efficient", "sdpa_cudnn", "cudnn", "flash_attn2", "flash_attn3", "flex_tuned"))
 """They run nowhere else."""
 OTHERS = tuple(name for name in registry.load(declarations_only=True) if name not in TRITON + COMPILED + ON_A_GPU)
 
@@ -92,7 +92,7 @@ def other(side: str) -> str:
 
 def test_eager_sdpa_onnxrt_int8_pruned_and_torch(revisions: tuple[Path, Path]) -> None:
     families = {registry.load(declarations_only=True)[name].family for name in OTHERS}
-    assert families == {"eager", "sdpa", "onnxrt", "int8", "pruned", "torch"}
+    assert families == {"eager", "sdpa", "onnxrt", "jax", "int8", "pruned", "torch"}
     assert_each_its_own(told(revisions, *OTHERS), *OTHERS)
 
 
