@@ -93,7 +93,7 @@ def _stopped(jax: Any) -> int:
     from jax.extend import backend
 
     jax.clear_caches()
-    backend.clear_backends()
+    backend.clear_backends()  # type: ignore[no-untyped-call]
     gc.collect()
     return _pool_threads()
 

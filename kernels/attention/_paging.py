@@ -44,9 +44,10 @@ def _pooled(
     pool = (torch.randn(problem.kv_shape, generator=generator) * JUNK).to(dense)
     for row, length in enumerate(lengths):
         pages, rest = divmod(length, problem.page_size)
-        whole = dense[row, :, : pages * problem.page_size].unflatten(1, (pages, problem.page_size)) if pages else None
-        if whole is not None:
-            pool[table[row, :pages].long()] = whole.transpose(0, 1)
+        if pages:
+            whole = dense[row, :, : pages * problem.page_size]
+            shape = (problem.kv_heads, pages, problem.page_size, problem.head_dim)
+            pool[table[row, :pages].long()] = whole.reshape(shape).transpose(0, 1)
         if rest:
             pool[int(table[row, pages]), :, :rest] = dense[row, :, length - rest : length]
     return pool

@@ -116,6 +116,6 @@ def _meaning(problem: Attention) -> dict[str, Any]:
     return {"causal": problem.triangular, **{name: getattr(problem, name) for name in names}}
 
 
-def _given(inputs: AttentionInputs) -> dict[str, torch.Tensor | None]:
+def _given(inputs: AttentionInputs) -> dict[str, Any]:
     """What a call brings along beside q, k and v."""
     return {"lengths": inputs.lengths, "bias": inputs.bias, "mask": inputs.mask}

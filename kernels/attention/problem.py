@@ -82,7 +82,7 @@ class Attention(Problem):
             raise ValueError(f"bias {self.bias!r} is unknown: choose from {', '.join(BIASES)}")
 
     def _require_softcap(self) -> None:
-        cap = self.softcap
+        cap: Any = self.softcap
         if isinstance(cap, bool) or not isinstance(cap, int | float) or not 0 <= cap < math.inf:
             raise ValueError(f"softcap {cap!r} is impossible: give a positive number, or 0 for none")
         object.__setattr__(self, "softcap", float(cap))
