@@ -35,7 +35,16 @@ Without the first two glibc gives pages back and fetches them again depending on
 OpenMP's own spin count torch's idle threads kept spinning for milliseconds: ONNX Runtime looked 1.35 x slower beside a torch
 kernel than alone. 10 000 turns are about 0.3 ms: long enough for torch's own next operation, gone before the next leg.
 """
-MEASURING_PACKAGES = ("torch", "triton", "onnxruntime-gpu", "onnxruntime", "onnx", "torchao", "jax", "jaxlib", "numpy")
+RIVALS = (
+    "flash-attn",
+    "flash-attn-3",
+    "nvidia-cudnn-frontend",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+    "jax-cuda12-plugin",
+    "jax-cuda13-plugin",
+)
+MEASURING_PACKAGES = ("torch", "triton", "onnxruntime-gpu", "onnxruntime", "onnx", "torchao", "jax", "jaxlib", "numpy", *RIVALS)
 """Their versions decide what a number means: they belong to the fingerprint."""
 CHECKOUT = Path(__file__).resolve().parents[1]
 

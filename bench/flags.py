@@ -16,7 +16,9 @@ Direction = Annotated[str | None, Option(help="forward,backward; backward times 
 Set = Annotated[
     list[str] | None,
     Option(
-        "--set", metavar="FIELD=VALUES", help="Any other field of a problem, e.g. head_dim=64,128 or activation=gelu; repeat for several."
+        "--set",
+        metavar="FIELD=VALUES",
+        help="Any other field of a problem, e.g. head_dim=64,128 or window=128 (the README lists them); repeat for several.",
     ),
 ]
 Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]

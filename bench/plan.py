@@ -20,7 +20,7 @@ from .records import Case, SideName
 
 # the first of these that takes a problem is what speedups are measured against
 BASELINES = {
-    "attention": ("attention/sdpa", "attention/eager"),
+    "attention": ("attention/sdpa", "attention/flex", "attention/compiled", "attention/eager"),
     "feedforward": ("feedforward/compiled", "feedforward/eager"),
     "layer": ("layer/compiled", "layer/eager"),
 }
@@ -155,7 +155,8 @@ def make(
         cases = [case_of(kernel, problem, device, seed, baseline) for kernel in matching]
         group = Group(id=cases[0].group, label=problem.label, operator=problem.operator, cases=[])
         for kernel, case in zip(matching, cases, strict=True):
-            reason = kernel.why_not(problem, device) or over_limit(kernel, at_most, used)
+            limit = None if kernel.name == baseline else over_limit(kernel, at_most, used)
+            reason = kernel.why_not(problem, device) or limit
             plan.cases.append(case)
             if reason:
                 plan.skipped[case.id] = reason
@@ -240,7 +241,7 @@ def over_limit(kernel: Kernel, at_most: Sequence[tuple[str, int]], used: Mapping
     """Why a kernel that was planned so often already is not planned once more, in a sentence; None when it is."""
     for glob, limit in at_most:
         if fnmatch.fnmatchcase(kernel.name, glob) and used.get(kernel.name, 0) >= limit:
-            number = "no group" if limit == 0 else f"{limit} groups"
+            number = "no group" if limit == 0 else f"{limit} group{'s' * (limit > 1)}"
             return f"its build is slow, so this preset measures it in {number} only: name it with --kernels to measure it everywhere"
     return None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from ..contract import MOST
 from ..registry import ITEM_BYTES, SHORT_DTYPES, Gradients, Probe, Problem
 from . import _blocks, _pairs
 from ._inputs import AttentionInputs
@@ -28,6 +29,9 @@ BIASES = {"none": "", "additive": "bias", "boolean": "mask"}
 
 EVERYTHING = ("causal", "padding", "bias", "mask", "window", "softcap", "ragged", "paged")
 """All features: what a kernel accepts that takes any problem."""
+
+LARGEST_PAGE = 1024
+"""Tokens in a page of a cache that is not so long: larger ones waste memory."""
 
 YOUNGER = ("window", "softcap", "ragged", "page_size")
 """Fields that came after runs had been published."""
@@ -72,8 +76,9 @@ class Attention(Problem):
         super().__post_init__()
         self.require_positive("batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim")
         for name in ("window", "page_size"):
-            if getattr(self, name) != 0 or isinstance(getattr(self, name), bool):
-                self.require_positive(name)
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
+                raise ValueError(f"{name} {value!r} is impossible: give a whole number from 1 to {MOST}, or 0 for none")
         self._require_softcap()
         self._require_sense()
         if self.heads % self.kv_heads:
@@ -93,6 +98,8 @@ class Attention(Problem):
             raise ValueError("ragged and padding are two meanings of the same lengths: give one of them")
         if self.ragged and self.q_len > self.kv_len:
             raise ValueError(f"q_len {self.q_len} is impossible in a ragged cache of kv_len {self.kv_len}: give at most as many")
+        if self.page_size > max(self.kv_len, LARGEST_PAGE):
+            raise ValueError(f"page_size {self.page_size} is far more than kv_len {self.kv_len}: give at most {LARGEST_PAGE}, or kv_len")
         if self.page_size and self.direction == "backward":
             raise ValueError("direction 'backward' is not defined for a paged cache: choose forward, or page_size 0")
 

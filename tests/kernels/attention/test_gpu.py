@@ -26,12 +26,15 @@ KERNELS = (
     "sdpa_math",
     "fused",
     "onnxrt",
+    "onnxrt_mha",
+    "onnxrt_gqa",
+    "jax",
     "pruned",
     "flash_attn2",
     "flash_attn3",
     "cudnn",
 )
-SLOW_TO_BUILD = ("compiled", "flex")
+SLOW_TO_BUILD = ("compiled", "compiled_tuned", "flex", "flex_tuned")
 
 
 def judge_on_gpu(name: str, problem: Attention, judge: Callable[..., torch.Tensor]) -> None:
