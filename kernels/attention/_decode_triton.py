@@ -273,7 +273,8 @@ def decode(
     split_kernel[(splits * triton.cdiv(rows, cut.rows) * kv_heads * batch,)](
         q, k, v, output, lse, part, lses, lengths, block_table, added, arrivals if partial else None,
         *q.stride(), *k.stride(), *v.stride(), *((0, 1) if block_table is None else block_table.stride()), *steps,
-        batch, kv_heads, queries, kv_len, splits, window, scale / softcap if softcap else scale * LOG2_E.value, softcap * LOG2_E.value,
+        batch, kv_heads, queries, kv_len, splits, min(window, queries + kv_len),
+        scale / softcap if softcap else scale * LOG2_E.value, softcap * LOG2_E.value,
         G=heads // kv_heads, D=head_dim, CAUSAL=causal and queries > 1, RAGGED=ragged, WINDOW=window > 0, SOFTCAP=softcap > 0,
         BIAS=0 if added is None else 1 if mask is None else 2, PAGE=0 if block_table is None else k.shape[2],
         PARTIAL=partial, PRECISION=precision, WHOLE=cut.hides_only_at_edges,

@@ -58,9 +58,12 @@ def score_mod(layout: Layout, inputs: AttentionInputs, logical: torch.Tensor | N
 
 
 def _index(layout: Layout, tensor: torch.Tensor, batch: Any, head: Any, query: Any, key: Any) -> tuple[Any, ...]:
-    """The numbers, 0 in dimensions of size 1, which stand for all. The last page of a row may reach beyond its keys."""
+    """The numbers, 0 in dimensions of size 1, which stand for all. The last page of a row may reach beyond its keys.
+
+    All of them are tensors: torch 2.10 wants to know what a plain number among them is worth.
+    """
     numbers = (batch, head, query, key.clamp(max=layout.problem.kv_len - 1) if layout.pooled else key)
-    return tuple(number if size > 1 else 0 for number, size in zip(numbers, tensor.shape, strict=True))
+    return tuple(number if size > 1 else number * 0 for number, size in zip(numbers, tensor.shape, strict=True))
 
 
 def _key(layout: Layout, logical: torch.Tensor | None, batch: Any, k: Any) -> Any:

@@ -26,7 +26,7 @@ class AttentionInputs(Tensors):
     mask: torch.Tensor | None = None
     """bool, true where a query sees a key; broadcastable to [batch, heads, q_len, kv_len]."""
     lengths: torch.Tensor | None = None
-    """int32 [batch], at least 1: keys from here on are padding, or not there yet."""
+    """int32 [batch], at least 1: keys from here on are padding, or not there yet. What is there is finite: 0 times NaN is NaN."""
     block_table: torch.Tensor | None = None
     """int32 [batch, pages of a row]: key j of row b is k[block_table[b, j // page_size], :, j % page_size].
 

@@ -30,7 +30,7 @@ def gathered(pool: torch.Tensor, table: torch.Tensor, kv_len: int) -> torch.Tens
 
 
 def paged(problem: Attention, dense: AttentionInputs, seed: int) -> AttentionInputs:
-    """Inputs whose rows lie in one piece, moved into pages in an order that follows `seed`; unowned places hold JUNK."""
+    """Inputs whose rows lie in one piece, moved into pages in an order that follows `seed`; unowned places hold junk."""
     generator = torch.Generator().manual_seed(seed)
     lengths = [problem.kv_len] * problem.batch if dense.lengths is None else dense.lengths.tolist()
     table = block_table(problem, lengths, generator).to(dense.q.device)
@@ -41,7 +41,8 @@ def paged(problem: Attention, dense: AttentionInputs, seed: int) -> AttentionInp
 def _pooled(
     problem: Attention, dense: torch.Tensor, table: torch.Tensor, lengths: Sequence[int], generator: torch.Generator
 ) -> torch.Tensor:
-    pool = (torch.randn(problem.kv_shape, generator=generator) * JUNK).to(dense)
+    junk = (torch.randn((1, *problem.kv_shape[1:]), generator=generator) * JUNK).to(dense)
+    pool = junk.repeat(problem.kv_shape[0], 1, 1, 1)
     for row, length in enumerate(lengths):
         pages, rest = divmod(length, problem.page_size)
         if pages:

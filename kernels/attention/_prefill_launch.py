@@ -7,7 +7,7 @@ import torch
 import triton
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from ._prefill_tiles import Tile, parts
+from ._prefill_tiles import Tile, by_pointers, parts
 from ._prefill_triton import prefill_kernel
 from ._triton_tanh import LOG2_E
 
@@ -41,7 +41,8 @@ def attend(
     `bias` (added, -inf allowed) or bool `mask` (true is seen) broadcast to [batch, heads, T, S]. A query that sees no key yields 0.
     `lse` float32 [batch, heads, T] receives natural logarithms, -inf for such queries. `precision` is that of float32 products: "ieee",
     "tf32x3" or "tf32". `together` heads are worked on side by side, 0: those of a group. `tma`: by descriptors, where all tensors allow
-    it. `programs` persistent ones, 0: one for each tile. Raises ValueError for shapes that do not go together.
+    it, else by pointers and with fewer keys in a tile. `programs` persistent ones, 0: one for each tile; the hardware hands those out as
+    places fall free, and so evens out tiles of unequal length. Raises ValueError for shapes that do not go together.
     """
     _require_sense(q, k, lse)
     batch, heads, queries, head_dim = q.shape
@@ -49,14 +50,15 @@ def attend(
     output = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     added = bias if mask is None else mask.view(torch.uint8)
     steps = (0,) * 4 if added is None else added.expand(batch, heads, queries, k.shape[2]).stride()
+    by_tma = tma and all(described(tensor) for tensor in (q, k, v, output))
+    cut = cut if by_tma or not tma else by_pointers(cut, head_dim)
     given = ((q, cut.bt), (k, cut.bs), (v, cut.bs), (output, cut.bt))
-    by_tma = tma and all(described(tensor) for tensor, _ in given)
     pairs = [_descriptors(tensor, rows, (first, second)) if by_tma else [None, None] for tensor, rows in given]
     tiles = total * triton.cdiv(queries, cut.bt)
     prefill_kernel[(min(programs, tiles) if programs else tiles,)](
         q, k, v, output, lse, lengths, added, *(pair[0] for pair in pairs), *(pair[1] for pair in pairs),
         *q.stride(), *k.stride(), *v.stride(), *steps,
-        heads, queries, k.shape[2], total, min(together or group, total), window,
+        heads, queries, k.shape[2], total, min(together or group, total), min(window, queries + k.shape[2]),
         scale / softcap if softcap else scale * LOG2_E.value, softcap * LOG2_E.value,
         G=group, D=head_dim, CAUSAL=causal, LENGTHS=0 if lengths is None else 2 if ragged else 1, WINDOW=window > 0, SOFTCAP=softcap > 0,
         BIAS=0 if added is None else 1 if mask is None else 2, AHEAD=cut.ahead, PERSISTENT=programs > 0, SPECIALIZED=warp_specialize,

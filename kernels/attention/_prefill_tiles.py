@@ -6,7 +6,7 @@ few): `tests/kernels/attention/compile_prefill.py` shows it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -24,34 +24,45 @@ class Tile:
 
 
 HOPPER = {
-    64: (Tile(64, 64, 4, 3), Tile(128, 128, 8, 2, ahead=True)),
-    128: (Tile(64, 64, 4, 3), Tile(128, 128, 8, 2)),
-    256: (Tile(64, 64, 4, 2), Tile(128, 64, 8, 2)),
+    64: (Tile(64, 64, 4, 3), Tile(128, 128, 8, 3, ahead=True)),
+    128: (Tile(64, 64, 4, 3), Tile(128, 128, 8, 3, ahead=True)),
+    192: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 3, ahead=True)),
+    256: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 2)),
 }
-"""16-bit tiles by head_dim for few and for many queries on sm_90, in up to 227 KB of shared memory."""
+"""16-bit tiles by head_dim for few and for many queries on sm_90, in up to 227 KB of shared memory.
+
+Three stages rather than two: Triton begins the load of a block at the end of a round, with two stages that of the very next one.
+"""
 
 BLACKWELL = {
-    64: (Tile(64, 64, 4, 3), Tile(128, 128, 8, 2, ahead=True)),
-    128: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 3)),
-    256: (Tile(64, 64, 8, 2), Tile(64, 64, 8, 2)),
+    32: (Tile(64, 64, 8, 3), Tile(128, 128, 8, 3)),
+    128: (Tile(64, 64, 4, 3), Tile(128, 128, 8, 3)),
+    192: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 3)),
+    256: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 2)),
 }
 """The same on sm_100, where accumulators pass from tensor memory through registers."""
 
 AMPERE = {
-    64: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 2)),
-    128: (Tile(64, 32, 4, 3), Tile(128, 32, 8, 2)),
+    64: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 3)),
+    96: (Tile(64, 32, 4, 3), Tile(128, 64, 8, 2)),
+    128: (Tile(64, 32, 4, 3), Tile(128, 32, 8, 3)),
+    192: (Tile(64, 32, 8, 3), Tile(64, 32, 8, 3)),
     256: (Tile(64, 32, 8, 2), Tile(64, 32, 8, 2)),
 }
 """The same for all other cards: they fit 99 KB, which consumer cards have, too."""
 
 BIASED = {
-    64: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 2)),
-    128: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 2)),
-    256: (Tile(64, 32, 4, 2), Tile(64, 32, 4, 2)),
+    64: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 3, ahead=True)),
+    128: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 3)),
+    192: (Tile(64, 64, 4, 2), Tile(128, 32, 8, 3, ahead=True)),
+    256: (Tile(64, 32, 4, 3), Tile(64, 32, 4, 3)),
 }
 """On sm_90 with a bias or a mask, of which a tile passes through registers."""
 
-BIASED_BLACKWELL = {**BIASED, 256: (Tile(64, 32, 8, 2), Tile(64, 32, 8, 2))}
+BIASED_BLACKWELL = {
+    128: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 3)),
+    256: (Tile(64, 32, 8, 2), Tile(128, 32, 8, 3)),
+}
 
 BIASED_AMPERE = {
     64: (Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
@@ -61,7 +72,8 @@ BIASED_AMPERE = {
 
 FULL = {
     64: (Tile(32, 32, 4, 2), Tile(64, 32, 8, 2)),
-    128: (Tile(32, 32, 8, 2), Tile(32, 32, 8, 2)),
+    96: (Tile(32, 32, 8, 2), Tile(32, 32, 8, 2)),
+    128: (Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)),
     256: (Tile(16, 16, 8, 2), Tile(16, 16, 8, 2)),
 }
 """float32 tiles: full precision does without tensor cores and works on registers."""
@@ -80,6 +92,13 @@ def tile(
     """The tile for so many queries in each of `sequences` = batch · heads: the large one where it keeps every multiprocessor busy."""
     few, many = offered(head_dim, item_bytes, capability, biased=biased)
     return many if queries > few.bt and sequences * -(-queries // many.bt) >= multiprocessors else few
+
+
+def by_pointers(cut: Tile, head_dim: int) -> Tile:
+    """The tile for tensors that TMA does not take, in place of one that was meant for it: addresses take registers, too."""
+    if cut.bt < 128 and head_dim <= 192:
+        return cut
+    return replace(cut, bs=min(cut.bs, 64 if head_dim <= 192 else 32))
 
 
 def parts(head_dim: int) -> tuple[int, int]:

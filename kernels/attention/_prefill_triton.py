@@ -157,6 +157,110 @@ def _range(i_t, length, past, window, CAUSAL: tl.constexpr, WINDOW: tl.constexpr
     return lo, whole_lo, whole_hi, hi
 
 
+@triton.jit
+def _finish(
+    i, blocks,
+    p_q, p_k, p_v, p_o, p_lse, p_lengths, p_bias, t_q, t_k, t_v, t_o, t_q2, t_k2, t_v2, t_o2,
+    s_qb, s_qh, s_qt, s_qd, s_kb, s_kh, s_ks, s_kd, s_vb, s_vh, s_vs, s_vd, s_xb, s_xh, s_xt, s_xs,
+    H, T, S, TOTAL, TOGETHER, window, scale, cap,
+    G: tl.constexpr, D: tl.constexpr, CAUSAL: tl.constexpr, LENGTHS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
+    BIAS: tl.constexpr, AHEAD: tl.constexpr, SPECIALIZED: tl.constexpr, PRECISION: tl.constexpr,
+    BT: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr, BD2: tl.constexpr,
+):  # fmt: skip
+    """Compute tile i and store it; the constants are those of the kernel."""
+    i_b, i_h, i_t = _place(i, blocks, H, TOTAL, TOGETHER, CAUSAL)
+    i_g = i_h // G
+    past = S - T
+    length = S
+    if LENGTHS:
+        length = tl.minimum(tl.load(p_lengths + i_b), S)
+        if LENGTHS == 2:
+            past = length - T
+    at_b = i_b.to(tl.int64)
+    o_row = tl.arange(0, BT)
+    o_s = tl.arange(0, BS)
+    o_d = tl.arange(0, BD)
+    m_d = o_d < D
+    m_t = i_t * BT + o_row < T
+    i_q = i_t * BT
+    o_t = i_q + o_row + past
+    b_p_q = p_q + at_b * s_qb + i_h.to(tl.int64) * s_qh + (o_row[:, None] * s_qt + o_d[None, :] * s_qd)
+    b_p_k = p_k + at_b * s_kb + i_g.to(tl.int64) * s_kh + (o_s[:, None] * s_ks + o_d[None, :] * s_kd)
+    b_p_v = p_v + at_b * s_vb + i_g.to(tl.int64) * s_vh + (o_s[:, None] * s_vs + o_d[None, :] * s_vd)
+    b_p_x = p_bias
+    if BIAS != 0:
+        b_p_x = p_bias + at_b * s_xb + i_h.to(tl.int64) * s_xh + i_q.to(tl.int64) * s_xt + o_row[:, None] * s_xt
+    # [BT, BD]
+    b_q = _tile(t_q, b_p_q, i_b, i_h, i_q, s_qt, m_t, m_d, BT, BD, 0, True, False)
+    b_acc = tl.zeros([BT, BD], tl.float32)
+    m_d2 = m_d
+    b_p_k2 = b_p_k
+    b_p_v2 = b_p_v
+    b_q2 = b_q
+    b_acc2 = 0.0
+    if BD2 > 0:
+        o_d2 = BD + tl.arange(0, BD2)
+        m_d2 = o_d2 < D
+        b_p_q2 = p_q + at_b * s_qb + i_h.to(tl.int64) * s_qh + (o_row[:, None] * s_qt + o_d2[None, :] * s_qd)
+        b_p_k2 = p_k + at_b * s_kb + i_g.to(tl.int64) * s_kh + (o_s[:, None] * s_ks + o_d2[None, :] * s_kd)
+        b_p_v2 = p_v + at_b * s_vb + i_g.to(tl.int64) * s_vh + (o_s[:, None] * s_vs + o_d2[None, :] * s_vd)
+        b_q2 = _tile(t_q2, b_p_q2, i_b, i_h, i_q, s_qt, m_t, m_d2, BT, BD2, BD, True, False)
+        b_acc2 = tl.zeros([BT, BD2], tl.float32)
+
+    lo, whole_lo, whole_hi, hi = _range(i_t, length, past, window, CAUSAL, WINDOW, BT, BS)
+    b_m = tl.full([BT], float("-inf"), tl.float32)
+    b_l = tl.zeros([BT], tl.float32)
+    b_p = tl.zeros([BT, BS], tl.float32)
+    b_fade = tl.zeros([BT], tl.float32) + 1.0
+    if WINDOW:
+        b_acc, b_acc2, b_m, b_l, b_p, b_fade = _through(
+            b_acc, b_acc2, b_m, b_l, b_p, b_fade, b_q, b_q2, t_k, t_k2, t_v, t_v2, b_p_k, b_p_k2, b_p_v, b_p_v2, b_p_x,
+            s_ks, s_vs, s_xs, i_b, i_g, lo, tl.minimum(whole_lo, hi), o_t, m_t, m_d, m_d2, length, window, scale, cap,
+            MASKED=True, CAUSAL=CAUSAL, WINDOW=WINDOW, SOFTCAP=SOFTCAP, BIAS=BIAS, D=D, BS=BS, BD=BD, BD2=BD2,
+            AHEAD=AHEAD, PRECISION=PRECISION, SPECIALIZED=SPECIALIZED,
+        )  # fmt: skip
+    b_acc, b_acc2, b_m, b_l, b_p, b_fade = _through(
+        b_acc, b_acc2, b_m, b_l, b_p, b_fade, b_q, b_q2, t_k, t_k2, t_v, t_v2, b_p_k, b_p_k2, b_p_v, b_p_v2, b_p_x,
+        s_ks, s_vs, s_xs, i_b, i_g, whole_lo, whole_hi, o_t, m_t, m_d, m_d2, length, window, scale, cap,
+        MASKED=False, CAUSAL=CAUSAL, WINDOW=WINDOW, SOFTCAP=SOFTCAP, BIAS=BIAS, D=D, BS=BS, BD=BD, BD2=BD2,
+        AHEAD=AHEAD, PRECISION=PRECISION, SPECIALIZED=SPECIALIZED,
+    )  # fmt: skip
+    b_acc, b_acc2, b_m, b_l, b_p, b_fade = _through(
+        b_acc, b_acc2, b_m, b_l, b_p, b_fade, b_q, b_q2, t_k, t_k2, t_v, t_v2, b_p_k, b_p_k2, b_p_v, b_p_v2, b_p_x,
+        s_ks, s_vs, s_xs, i_b, i_g, whole_hi, hi, o_t, m_t, m_d, m_d2, length, window, scale, cap,
+        MASKED=True, CAUSAL=CAUSAL, WINDOW=WINDOW, SOFTCAP=SOFTCAP, BIAS=BIAS, D=D, BS=BS, BD=BD, BD2=BD2,
+        AHEAD=AHEAD, PRECISION=PRECISION, SPECIALIZED=SPECIALIZED,
+    )  # fmt: skip
+    b_r = 1.0 / tl.where(b_l == 0.0, 1.0, b_l)
+    if AHEAD:
+        i_v = tl.maximum((hi - 1) // BS * BS, 0)
+        b_acc = b_acc * b_fade[:, None]
+        b_v = _tile(t_v, b_p_v, i_b, i_g, i_v, s_vs, i_v + o_s < length, m_d, BS, BD, 0, True, False)
+        b_p = b_p.to(b_q.dtype)
+        b_acc = tl.dot(b_p, b_v, b_acc, input_precision=PRECISION)
+        if BD2 > 0:
+            b_acc2 = b_acc2 * b_fade[:, None]
+            b_v2 = _tile(t_v2, b_p_v2, i_b, i_g, i_v, s_vs, i_v + o_s < length, m_d2, BS, BD2, BD, True, False)
+            b_acc2 = tl.dot(b_p, b_v2, b_acc2, input_precision=PRECISION)
+    # the output is contiguous
+    b_p_o = p_o + ((i_b * H + i_h).to(tl.int64) * T + i_q) * D + o_row[:, None] * D
+    b_o = (b_acc * b_r[:, None]).to(p_o.dtype.element_ty)
+    if t_o is not None:
+        t_o.store([i_b, i_h, i_q, 0], b_o.reshape(1, 1, BT, BD))
+    else:
+        tl.store(b_p_o + o_d[None, :], b_o, mask=m_t[:, None] & m_d[None, :])
+    if BD2 > 0:
+        o_d2 = BD + tl.arange(0, BD2)
+        b_o2 = (b_acc2 * b_r[:, None]).to(p_o.dtype.element_ty)
+        if t_o2 is not None:
+            t_o2.store([i_b, i_h, i_q, BD], b_o2.reshape(1, 1, BT, BD2))
+        else:
+            tl.store(b_p_o + o_d2[None, :], b_o2, mask=m_t[:, None] & (o_d2 < D)[None, :])
+    if p_lse is not None:
+        b_lse = (b_m + tl.log2(b_l)) * LN_2
+        tl.store(p_lse + (i_b * H + i_h).to(tl.int64) * T + i_q + o_row, b_lse, mask=m_t)
+
+
 @triton.jit(do_not_specialize=["T", "S", "window", "TOTAL", "TOGETHER"])
 def prefill_kernel(
     p_q, p_k, p_v, p_o, p_lse, p_lengths, p_bias, t_q, t_k, t_v, t_o, t_q2, t_k2, t_v2, t_o2,
@@ -172,97 +276,21 @@ def prefill_kernel(
     turns a product of q and k (or a tanh) into the base-2 logarithm of a weight. Descriptors t are None where pointers are to be used.
     """
     blocks = tl.cdiv(T, BT)
-    start = tl.program_id(0)
-    stop = blocks * TOTAL if PERSISTENT else start + 1
-    for i in tl.range(start, stop, tl.num_programs(0), num_stages=1):
-        i_b, i_h, i_t = _place(i, blocks, H, TOTAL, TOGETHER, CAUSAL)
-        i_g = i_h // G
-        past = S - T
-        length = S
-        if LENGTHS:
-            length = tl.minimum(tl.load(p_lengths + i_b), S)
-            if LENGTHS == 2:
-                past = length - T
-        at_b = i_b.to(tl.int64)
-        o_row = tl.arange(0, BT)
-        o_s = tl.arange(0, BS)
-        o_d = tl.arange(0, BD)
-        m_d = o_d < D
-        m_t = i_t * BT + o_row < T
-        i_q = i_t * BT
-        o_t = i_q + o_row + past
-        b_p_q = p_q + at_b * s_qb + i_h.to(tl.int64) * s_qh + (o_row[:, None] * s_qt + o_d[None, :] * s_qd)
-        b_p_k = p_k + at_b * s_kb + i_g.to(tl.int64) * s_kh + (o_s[:, None] * s_ks + o_d[None, :] * s_kd)
-        b_p_v = p_v + at_b * s_vb + i_g.to(tl.int64) * s_vh + (o_s[:, None] * s_vs + o_d[None, :] * s_vd)
-        b_p_x = p_bias
-        if BIAS != 0:
-            b_p_x = p_bias + at_b * s_xb + i_h.to(tl.int64) * s_xh + i_q.to(tl.int64) * s_xt + o_row[:, None] * s_xt
-        # [BT, BD]
-        b_q = _tile(t_q, b_p_q, i_b, i_h, i_q, s_qt, m_t, m_d, BT, BD, 0, True, False)
-        b_acc = tl.zeros([BT, BD], tl.float32)
-        m_d2 = m_d
-        b_p_k2 = b_p_k
-        b_p_v2 = b_p_v
-        b_q2 = b_q
-        b_acc2 = 0.0
-        if BD2 > 0:
-            o_d2 = BD + tl.arange(0, BD2)
-            m_d2 = o_d2 < D
-            b_p_q2 = p_q + at_b * s_qb + i_h.to(tl.int64) * s_qh + (o_row[:, None] * s_qt + o_d2[None, :] * s_qd)
-            b_p_k2 = p_k + at_b * s_kb + i_g.to(tl.int64) * s_kh + (o_s[:, None] * s_ks + o_d2[None, :] * s_kd)
-            b_p_v2 = p_v + at_b * s_vb + i_g.to(tl.int64) * s_vh + (o_s[:, None] * s_vs + o_d2[None, :] * s_vd)
-            b_q2 = _tile(t_q2, b_p_q2, i_b, i_h, i_q, s_qt, m_t, m_d2, BT, BD2, BD, True, False)
-            b_acc2 = tl.zeros([BT, BD2], tl.float32)
-
-        lo, whole_lo, whole_hi, hi = _range(i_t, length, past, window, CAUSAL, WINDOW, BT, BS)
-        b_m = tl.full([BT], float("-inf"), tl.float32)
-        b_l = tl.zeros([BT], tl.float32)
-        b_p = tl.zeros([BT, BS], tl.float32)
-        b_fade = tl.zeros([BT], tl.float32) + 1.0
-        if WINDOW:
-            b_acc, b_acc2, b_m, b_l, b_p, b_fade = _through(
-                b_acc, b_acc2, b_m, b_l, b_p, b_fade, b_q, b_q2, t_k, t_k2, t_v, t_v2, b_p_k, b_p_k2, b_p_v, b_p_v2, b_p_x,
-                s_ks, s_vs, s_xs, i_b, i_g, lo, tl.minimum(whole_lo, hi), o_t, m_t, m_d, m_d2, length, window, scale, cap,
-                MASKED=True, CAUSAL=CAUSAL, WINDOW=WINDOW, SOFTCAP=SOFTCAP, BIAS=BIAS, D=D, BS=BS, BD=BD, BD2=BD2,
-                AHEAD=AHEAD, PRECISION=PRECISION, SPECIALIZED=SPECIALIZED,
+    # a loop around a single tile would keep its constants in registers throughout: spills of a dozen
+    if PERSISTENT:
+        for i in tl.range(tl.program_id(0), blocks * TOTAL, tl.num_programs(0), num_stages=1):
+            _finish(
+                i, blocks,
+                p_q, p_k, p_v, p_o, p_lse, p_lengths, p_bias, t_q, t_k, t_v, t_o, t_q2, t_k2, t_v2, t_o2,
+                s_qb, s_qh, s_qt, s_qd, s_kb, s_kh, s_ks, s_kd, s_vb, s_vh, s_vs, s_vd, s_xb, s_xh, s_xt, s_xs,
+                H, T, S, TOTAL, TOGETHER, window, scale, cap,
+                G, D, CAUSAL, LENGTHS, WINDOW, SOFTCAP, BIAS, AHEAD, SPECIALIZED, PRECISION, BT, BS, BD, BD2,
             )  # fmt: skip
-        b_acc, b_acc2, b_m, b_l, b_p, b_fade = _through(
-            b_acc, b_acc2, b_m, b_l, b_p, b_fade, b_q, b_q2, t_k, t_k2, t_v, t_v2, b_p_k, b_p_k2, b_p_v, b_p_v2, b_p_x,
-            s_ks, s_vs, s_xs, i_b, i_g, whole_lo, whole_hi, o_t, m_t, m_d, m_d2, length, window, scale, cap,
-            MASKED=False, CAUSAL=CAUSAL, WINDOW=WINDOW, SOFTCAP=SOFTCAP, BIAS=BIAS, D=D, BS=BS, BD=BD, BD2=BD2,
-            AHEAD=AHEAD, PRECISION=PRECISION, SPECIALIZED=SPECIALIZED,
+    else:
+        _finish(
+            tl.program_id(0), blocks,
+            p_q, p_k, p_v, p_o, p_lse, p_lengths, p_bias, t_q, t_k, t_v, t_o, t_q2, t_k2, t_v2, t_o2,
+            s_qb, s_qh, s_qt, s_qd, s_kb, s_kh, s_ks, s_kd, s_vb, s_vh, s_vs, s_vd, s_xb, s_xh, s_xt, s_xs,
+            H, T, S, TOTAL, TOGETHER, window, scale, cap,
+            G, D, CAUSAL, LENGTHS, WINDOW, SOFTCAP, BIAS, AHEAD, SPECIALIZED, PRECISION, BT, BS, BD, BD2,
         )  # fmt: skip
-        b_acc, b_acc2, b_m, b_l, b_p, b_fade = _through(
-            b_acc, b_acc2, b_m, b_l, b_p, b_fade, b_q, b_q2, t_k, t_k2, t_v, t_v2, b_p_k, b_p_k2, b_p_v, b_p_v2, b_p_x,
-            s_ks, s_vs, s_xs, i_b, i_g, whole_hi, hi, o_t, m_t, m_d, m_d2, length, window, scale, cap,
-            MASKED=True, CAUSAL=CAUSAL, WINDOW=WINDOW, SOFTCAP=SOFTCAP, BIAS=BIAS, D=D, BS=BS, BD=BD, BD2=BD2,
-            AHEAD=AHEAD, PRECISION=PRECISION, SPECIALIZED=SPECIALIZED,
-        )  # fmt: skip
-        b_r = 1.0 / tl.where(b_l == 0.0, 1.0, b_l)
-        if AHEAD:
-            i_v = tl.maximum((hi - 1) // BS * BS, 0)
-            b_acc = b_acc * b_fade[:, None]
-            b_v = _tile(t_v, b_p_v, i_b, i_g, i_v, s_vs, i_v + o_s < length, m_d, BS, BD, 0, True, False)
-            b_p = b_p.to(b_q.dtype)
-            b_acc = tl.dot(b_p, b_v, b_acc, input_precision=PRECISION)
-            if BD2 > 0:
-                b_acc2 = b_acc2 * b_fade[:, None]
-                b_v2 = _tile(t_v2, b_p_v2, i_b, i_g, i_v, s_vs, i_v + o_s < length, m_d2, BS, BD2, BD, True, False)
-                b_acc2 = tl.dot(b_p, b_v2, b_acc2, input_precision=PRECISION)
-        # the output is contiguous
-        b_p_o = p_o + ((i_b * H + i_h).to(tl.int64) * T + i_q) * D + o_row[:, None] * D
-        b_o = (b_acc * b_r[:, None]).to(p_o.dtype.element_ty)
-        if t_o is not None:
-            t_o.store([i_b, i_h, i_q, 0], b_o.reshape(1, 1, BT, BD))
-        else:
-            tl.store(b_p_o + o_d[None, :], b_o, mask=m_t[:, None] & m_d[None, :])
-        if BD2 > 0:
-            o_d2 = BD + tl.arange(0, BD2)
-            b_o2 = (b_acc2 * b_r[:, None]).to(p_o.dtype.element_ty)
-            if t_o2 is not None:
-                t_o2.store([i_b, i_h, i_q, BD], b_o2.reshape(1, 1, BT, BD2))
-            else:
-                tl.store(b_p_o + o_d2[None, :], b_o2, mask=m_t[:, None] & (o_d2 < D)[None, :])
-        if p_lse is not None:
-            b_lse = (b_m + tl.log2(b_l)) * LN_2
-            tl.store(p_lse + (i_b * H + i_h).to(tl.int64) * T + i_q + o_row, b_lse, mask=m_t)

@@ -60,7 +60,8 @@ def _probes(problem: Attention, inputs: AttentionInputs, seed: int) -> Iterator[
         # which of two nearly equal keys wins is decided by rounding; a softmax that overflows gives no numbers at all
         yield Probe("scores that overflow without their maximum taken off", inputs.replace(q=inputs.q * OVERFLOWING), slack=50)
         if problem.softcap:
-            capped = inputs.q * max(1.0, CAPPED * problem.softcap)
+            largest = float(torch.finfo(inputs.q.dtype).max / (2 * inputs.q.abs().max()))
+            capped = inputs.q * min(largest, max(1.0, CAPPED * problem.softcap))
             yield Probe("scores far beyond the softcap", inputs.replace(q=capped), slack=3)
     yield from _other_masks(problem, inputs)
     yield from _strides(inputs)

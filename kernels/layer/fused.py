@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._identity import triton_kernels
-from ..attention.fused import device_kernel
+from ..attention.fused import device_kernel, precision
 from ..registry import Setup, Trace, kernel
 from ._compose import composed, part, refusal_of
 from .problem import EVERYTHING, Layer
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def ran(problem: Layer, setup: Setup, trace: Trace) -> str:
     """The judge of its identity: both of our kernels ran."""
-    return triton_kernels(device_kernel(problem.attention), "linear_kernel")(problem, setup, trace)
+    found = triton_kernels(device_kernel(problem.attention), "linear_kernel")(problem, setup, trace)
+    return f"{found}, attention in TF32" if problem.dtype == "float32" and precision() == "tf32" else found
 
 
 ATTENTION, FEEDFORWARD = part("attention/fused"), part("feedforward/fused")

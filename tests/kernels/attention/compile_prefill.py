@@ -41,6 +41,7 @@ FEW = [
     ((9, 0), 64, "bf16", "plain"),
     ((9, 0), 80, "fp16", "window, softcap, ragged"),
     ((9, 0), 128, "bf16", "causal, padded"),
+    ((9, 0), 192, "bf16", "plain"),
     ((10, 0), 128, "bf16", "causal, padded"),
     ((9, 0), 64, "fp32", "plain"),
 ]
@@ -115,6 +116,7 @@ def facts(capability: tuple[int, int], head_dim: int, dtype: str, variant: str, 
         "spills": len(re.findall(r"\b(?:LDL|STL)", code)),
         "hmma": len(re.findall(r"\bHMMA\b", code)),
         "hgmma": len(re.findall(r"\bHGMMA\b", code)),
+        "hgmma_waits": len(re.findall(r"\bWARPGROUP\.DEPBAR\b", code)),
         "utcmma": len(re.findall(r"\bUTC\w*MMA\b", code)),
         "tma_loads": len(re.findall(r"\bUTMALDG\b", code)),
     }

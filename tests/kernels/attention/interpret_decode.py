@@ -46,6 +46,7 @@ CASES: list[tuple[int, dict[str, Any]]] = [  # splits, problem
     (3, {"q_len": 40, "kv_len": 300, "heads": 7, "kv_heads": 1, "bias": "additive", "head_dim": 17}),
     (2, {"q_len": 40, "kv_len": 300, "heads": 2, "window": 30, "bias": "boolean"}),
     (2, {"q_len": 40, "kv_len": 33, "heads": 2, "causal": True, "padding": True, "batch": 2}),  # queries that see no key
+    (1, {"q_len": 4, "kv_len": 40, "heads": 2, "window": 2**31 - 1}),
     (3, {"q_len": 20, "kv_len": 10, "heads": 2, "window": 3}),  # likewise, and more splits than tiles
     (2, {"q_len": 5, "kv_len": 100, "padding": True, "window": 3, "batch": 2}),  # likewise, by window and length
     (3, {"q_len": 2, "kv_len": 300, "heads": 8, "kv_heads": 2, "bias": "additive", "softcap": 20.0}),

@@ -41,6 +41,7 @@ CASES: list[dict[str, Any]] = [
     {"q_len": 150, "causal": True, "bias": "boolean", "head_dim": 40},
     {"q_len": 70, "kv_len": 200, "ragged": True, "causal": True, "batch": 3, "window": 64, "head_dim": 192, "heads": 1},
     {"q_len": 90, "kv_len": 200, "ragged": True, "batch": 2, "bias": "additive", "head_dim": 160, "heads": 1},
+    {"q_len": 20, "window": 2**31 - 1},
     {"q_len": 20, "kv_len": 10, "window": 3},  # likewise
     {"q_len": 130, "kv_len": 300, "causal": True, "head_dim": 144, "kv_heads": 1, "heads": 7},
 ]

@@ -15,14 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerneldyno.kernels._cards import H100
-from kerneldyno.kernels.attention._prefill_tiles import heads_together, offered, parts, tile
+from kerneldyno.kernels.attention._prefill_tiles import by_pointers, heads_together, offered, parts, tile
 
 HERE = Path(__file__).parent
 SHARED_BYTES = {8: 99 * 1024, 9: 227 * 1024, 10: 227 * 1024}
-SPILLS = {8: 48, 9: 0, 10: 8}
-"""Loads and stores of spilled registers that are let pass."""
+SPILLS = {8: 48, 9: 2, 10: 8}
+"""Loads and stores of spilled registers that are let pass: on sm_90 one of each, outside of the loops over keys."""
 SPILLS_WITH_A_BIAS = {8: 128, 9: 64, 10: 64}
 """With a bias or a mask, of which a tile is held beside the scores."""
+
+SPILLS_OF_PERSISTENT = {8: 48, 9: 96, 10: 144}
+"""A loop around the tiles keeps their constants in registers; nothing chooses it by itself."""
 
 
 def told(script: str, *arguments: str, **environment: str) -> list[dict[str, Any]]:
@@ -47,7 +50,11 @@ def assert_sound(found: list[dict[str, Any]]) -> None:
         major = case["capability"][0]
         biased = case["variant"] in ("bias", "mask", "everything")
         assert case["shared_bytes"] <= SHARED_BYTES[major], case
-        assert case["spills"] <= (SPILLS_WITH_A_BIAS if biased else SPILLS)[major], case
+        spills = SPILLS_OF_PERSISTENT if case["variant"] == "persistent" else SPILLS_WITH_A_BIAS if biased else SPILLS
+        assert case["spills"] <= spills[major], case
+        if case["tile"].endswith("ahead") and major == 9:
+            # where registers of a product in flight are written, ptxas waits for every single instruction
+            assert case["hgmma_waits"] < case["hgmma"] / 2, case
         if case["dtype"] == "fp32":
             assert case["hmma"] == case["hgmma"] == 0, case
         else:
@@ -57,7 +64,7 @@ def assert_sound(found: list[dict[str, Any]]) -> None:
 
 def test_binaries_fit_the_cards_and_use_tensor_cores(tmp_path: Path) -> None:
     found = told("compile_prefill.py", "few", TRITON_CACHE_DIR=str(tmp_path))
-    assert len(found) == 7
+    assert len(found) == 8
     assert_sound(found)
 
 
@@ -75,6 +82,14 @@ def test_parts_hold_the_head_and_no_more_than_one_would(head_dim: int) -> None:
     for part in (first, second or 16):
         assert part >= 16
         assert part & (part - 1) == 0
+
+
+@given(st.integers(16, 256))
+def test_tiles_by_pointers_hold_fewer_keys(head_dim: int) -> None:
+    few, many = (by_pointers(cut, head_dim) for cut in offered(head_dim, 2, (9, 0)))
+    assert many.bs <= (64 if head_dim <= 192 else 32)
+    assert few.bs <= 64
+    assert (few.bt, many.bt) == (64, 128)
 
 
 KNOWN = {16: (16, 0), 40: (64, 0), 64: (64, 0), 80: (64, 16), 96: (64, 32), 112: (128, 0), 144: (128, 16), 192: (128, 64), 256: (256, 0)}
