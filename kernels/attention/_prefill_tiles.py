@@ -1,7 +1,7 @@
 """Tiles of the prefill kernel, and the order in which they are worked on: arithmetic without torch or Triton.
 
-What is offered compiles without spills for the cards that it is meant for (sm_86, which the table for all others is made for, with
-few): `tests/kernels/attention/compile_prefill.py` shows it.
+What is offered compiles for the cards that it is meant for without spills, or with few where there is a bias or a mask:
+`tests/kernels/attention/compile_prefill.py` shows it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ BIASED_AMPERE = {
 FULL = {
     64: (Tile(32, 32, 4, 2), Tile(64, 32, 8, 2)),
     96: (Tile(32, 32, 8, 2), Tile(32, 32, 8, 2)),
-    128: (Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)),
+    128: (Tile(32, 16, 8, 2), Tile(32, 16, 8, 2)),
     256: (Tile(16, 16, 8, 2), Tile(16, 16, 8, 2)),
 }
 """float32 tiles: full precision does without tensor cores and works on registers."""
