@@ -5,19 +5,11 @@ A script of its own: it must not run in Triton's interpreter. Arguments: "few" o
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-import re
-import subprocess
 import sys
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import triton
-from triton.backends.compiler import GPUTarget
+from binaries import compiled, print_facts
 from triton.compiler import ASTSource
 
 from kerneldyno.kernels.attention._decode_splits import Tile, offered, shared_bytes
@@ -35,7 +27,6 @@ FEW: list[Configuration] = [
     (90, "fp32", 128, Tile(8, 16, 4, 3), 16, {}),
     (100, "bf16", 64, Tile(16, 64, 4, 4), 256, {"BIAS": 2}),
 ]
-CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
 def source(dtype: str, head_dim: int, cut: Tile, page_size: int, changes: dict[str, Any]) -> ASTSource:
@@ -72,20 +63,7 @@ def source(dtype: str, head_dim: int, cut: Tile, page_size: int, changes: dict[s
     return ASTSource(split_kernel, signature, constants, hints)
 
 
-def dumped(cubin: bytes, option: str) -> str:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        return subprocess.run([CUOBJDUMP, option, file.name], capture_output=True, text=True, check=True).stdout
-
-
 def facts(arch: int, dtype: str, head_dim: int, cut: Tile, page_size: int, changes: dict[str, Any]) -> dict[str, object]:
-    binary = triton.compile(
-        source(dtype, head_dim, cut, page_size, changes),
-        target=GPUTarget("cuda", arch, 32), options={"num_warps": cut.warps, "num_stages": cut.stages},
-    )  # fmt: skip
-    code, usage = dumped(binary.asm["cubin"], "-sass"), dumped(binary.asm["cubin"], "-res-usage")
-    registers = re.search(r"REG:(\d+)", usage)
     return {
         "arch": arch,
         "dtype": dtype,
@@ -93,16 +71,7 @@ def facts(arch: int, dtype: str, head_dim: int, cut: Tile, page_size: int, chang
         "tile": vars(cut),
         "page_size": page_size,
         "changes": changes,
-        "label": f"sm_{arch} {dtype} head_dim {head_dim} {cut} page_size {page_size} {changes or ''}",
-        "registers": int(registers.group(1)) if registers else -1,
-        "spills": len(re.findall(r"\b(?:LDL|STL)", code)),
-        "shared_bytes": binary.metadata.shared,
-        "hmma": len(re.findall(r"\bHMMA\b", code)),
-        "hgmma": len(re.findall(r"\bHGMMA\b", code)),
-        "utcmma": len(re.findall(r"\bUTC\w*MMA\b", code)),
-        "async_wide": len(re.findall(r"\bLDGSTS\S*\.128\b", code)),
-        "async_narrow": len(re.findall(r"\bLDGSTS\b", code)) - len(re.findall(r"\bLDGSTS\S*\.128\b", code)),
-        "load_wide": len(re.findall(r"\bLDG\.\S*128\b", code)),
+        **compiled(source(dtype, head_dim, cut, page_size, changes), arch, cut.warps, cut.stages),
         "shared_estimate": shared_bytes(cut, head_dim, 4 if dtype == "fp32" else 2, divmod(arch, 10)),
     }
 
@@ -121,7 +90,4 @@ def everything() -> list[Configuration]:
 
 
 if __name__ == "__main__":
-    wanted = everything() if sys.argv[1] == "all" else FEW
-    with ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=multiprocessing.get_context("spawn")) as pool:
-        for told in pool.map(facts, *zip(*wanted, strict=True)):
-            print(json.dumps(told), flush=True)
+    print_facts(facts, everything() if sys.argv[1] == "all" else FEW)

@@ -5,25 +5,15 @@ A script of its own: it must not run in Triton's interpreter. Arguments: "few" o
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-import re
-import subprocess
 import sys
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import triton
-from triton.backends.compiler import GPUTarget
+from binaries import compiled, print_facts
 from triton.compiler import ASTSource
 
 from kerneldyno.kernels.attention._prefill_tiles import Tile, offered, parts
 from kerneldyno.kernels.attention._prefill_triton import prefill_kernel
 
-CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 ITEM_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -88,37 +78,16 @@ def source(head_dim: int, dtype: str, cut: Tile, *, tma: bool, variant: str) -> 
     return ASTSource(prefill_kernel, signature, constants, hints)
 
 
-def dumped(cubin: bytes, option: str) -> str:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        return subprocess.run([CUOBJDUMP, option, file.name], capture_output=True, text=True, check=True).stdout
-
-
 def facts(capability: tuple[int, int], head_dim: int, dtype: str, variant: str, cut: Tile) -> dict[str, object]:
-    target = GPUTarget("cuda", 10 * capability[0] + capability[1], 32)
     tma = capability[0] in (9, 10) and dtype != "fp32"
-    options = {"num_warps": cut.warps, "num_stages": cut.stages}
-    binary = triton.compile(source(head_dim, dtype, cut, tma=tma, variant=variant), target=target, options=options)
-    code, resources = dumped(binary.asm["cubin"], "-sass"), dumped(binary.asm["cubin"], "-res-usage")
-    registers = re.search(r"REG:(\d+)", resources)
-    assert registers
+    arch = 10 * capability[0] + capability[1]
     return {
         "capability": capability,
         "head_dim": head_dim,
         "dtype": dtype,
         "variant": variant,
         "tile": f"{cut.bt}×{cut.bs} w{cut.warps} s{cut.stages}{' ahead' if cut.ahead else ''}",
-        "bt": cut.bt,
-        "tma": tma,
-        "registers": int(registers[1]),
-        "shared_bytes": binary.metadata.shared,
-        "spills": len(re.findall(r"\b(?:LDL|STL)", code)),
-        "hmma": len(re.findall(r"\bHMMA\b", code)),
-        "hgmma": len(re.findall(r"\bHGMMA\b", code)),
-        "hgmma_waits": len(re.findall(r"\bWARPGROUP\.DEPBAR\b", code)),
-        "utcmma": len(re.findall(r"\bUTC\w*MMA\b", code)),
-        "tma_loads": len(re.findall(r"\bUTMALDG\b", code)),
+        **compiled(source(head_dim, dtype, cut, tma=tma, variant=variant), arch, cut.warps, cut.stages),
     }
 
 
@@ -128,6 +97,4 @@ if __name__ == "__main__":
     for capability, head_dim, dtype, variant in ALL if everything else FEW:
         tiles = offered(head_dim, ITEM_BYTES[dtype], capability, biased="BIAS" in VARIANTS[variant])
         wanted += [(capability, head_dim, dtype, variant, cut) for cut in (dict.fromkeys(tiles) if everything else tiles[-1:])]
-    with ProcessPoolExecutor(min(4, os.cpu_count() or 1), mp_context=multiprocessing.get_context("spawn")) as pool:
-        for found in pool.map(facts, *zip(*wanted, strict=True)):
-            print(json.dumps(found), flush=True)
+    print_facts(facts, wanted)

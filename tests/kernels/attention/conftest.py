@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,6 +137,25 @@ def judged_on_strides(kernel: Kernel, **more: Any) -> None:
     judged(kernel, problem, inputs.replace(k=inputs.k[:1, :1].expand(inputs.k.shape), v=inputs.v[:, :1].expand(inputs.v.shape)))
     wider = torch.randn(*inputs.q.shape[:2], 2 * problem.q_len, problem.head_dim, dtype=inputs.q.dtype)
     judged(kernel, problem, inputs.replace(q=wider[:, :, ::2], k=inputs.k.mT.contiguous().mT))
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """(script beside this file, *arguments, interpreted=…) -> what it prints, line by line, in a process and with a cache of its own.
+
+    Whether Triton compiles or interprets is decided by the environment, before it is imported, and for good.
+    """
+    pytest.importorskip("triton")
+
+    def tell(script: str, *arguments: str, interpreted: bool = False) -> list[dict[str, Any]]:
+        variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        variables |= {"TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"} | ({"TRITON_INTERPRET": "1"} if interpreted else {})
+        command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return tell
 
 
 @pytest.fixture

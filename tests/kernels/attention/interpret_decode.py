@@ -161,28 +161,37 @@ def facts(problem: Attention, inputs: AttentionInputs, splits: int, *, once: boo
         block_table=given_.block_table, kv_len=problem.kv_len, window=problem.window, softcap=problem.softcap, bias=given_.bias,
         mask=given_.mask, cut=cut, splits=splits, lse=lse, arrivals=arrivals,
     )  # fmt: skip
+    seen_faults = judged(problem, inputs, found, lse, (right, sums), (given_, before))
+    if arrivals is not None and arrivals.any():
+        seen_faults["faults"].append("arrivals left")
+    return {"label": f"{problem.label} {name} splits {splits}", **seen_faults}
+
+
+def judged(
+    problem: Attention,
+    inputs: AttentionInputs,
+    found: torch.Tensor,
+    lse: torch.Tensor,
+    true: tuple[torch.Tensor, torch.Tensor],
+    given_: tuple[AttentionInputs, AttentionInputs],
+) -> dict[str, Any]:
+    """Error ratios and faults of an output and its log-sum-exp; `true`: both in float64, `given_`: what was read, after and before."""
+    right, sums = true
     blind = sums == float("-inf")
     # the plain formula divides by 0 where a bias hides everything
     naive = problem.naive(inputs).double().masked_fill(blind[..., None], 0)
     maximum, rms = ratio(found.double() - right, naive - right, right, torch.finfo(found.dtype).eps / 2)
     limit = LIMITS[problem.dtype]
+    after, before = (held.tensors() for held in given_)
     checks = {
         "not finite": bool(found.isfinite().all()),
         "wrong": maximum <= limit[0] and rms <= limit[1],
         "blind rows not zero": bool((found[blind] == 0).all()),
         "blind rows not -inf": bool((lse[blind] == float("-inf")).all()),
         "wrong lse": bool(((lse.double() - sums)[~blind].abs() <= 2e-5 * sums[~blind].abs().clamp_min(1)).all()),
-        "inputs changed": all(same(tensor, before.tensors()[name]) for name, tensor in given_.tensors().items()),
-        "arrivals left": arrivals is None or not arrivals.any(),
+        "inputs changed": all(same(tensor, before[name]) for name, tensor in after.items()),
     }
-    label = f"{problem.label} {name} splits {splits}"
-    return {
-        "label": label,
-        "max": maximum,
-        "rms": rms,
-        "blind": int(blind.sum()),
-        "faults": [what for what, well in checks.items() if not well],
-    }
+    return {"max": maximum, "rms": rms, "blind": int(blind.sum()), "faults": [what for what, well in checks.items() if not well]}
 
 
 def same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interpret_decode import LIMITS, forbidden, guarded, mend_bfloat16, ratio, same, truth, watch_loads
+from interpret_decode import forbidden, guarded, judged, mend_bfloat16, truth, watch_loads
 
 from kerneldyno.kernels.attention._prefill_launch import attend, described
 from kerneldyno.kernels.attention._prefill_tiles import Tile, offered
@@ -75,21 +75,10 @@ def facts(problem: Attention, inputs: AttentionInputs, cut: Tile, *, ahead: bool
         given_.q, given_.k, given_.v, scale=problem.scale, causal=problem.triangular, ragged=problem.ragged, lengths=given_.lengths,
         window=problem.window, softcap=problem.softcap, bias=given_.bias, mask=given_.mask, cut=replace(cut, ahead=ahead), lse=lse, **form,
     )  # fmt: skip
-    blind = sums == float("-inf")
-    naive = problem.naive(inputs).double().masked_fill(blind[..., None], 0)  # the plain formula divides by 0 where a bias hides everything
-    maximum, rms = ratio(found.double() - right, naive - right, right, torch.finfo(found.dtype).eps / 2)
-    limit = LIMITS[problem.dtype]
-    checks = {
-        "not finite": bool(found.isfinite().all()),
-        "wrong": maximum <= limit[0] and rms <= limit[1],
-        "blind rows not zero": bool((found[blind] == 0).all()),
-        "blind rows not -inf": bool((lse[blind] == float("-inf")).all()),
-        "wrong lse": bool(((lse.double() - sums)[~blind].abs() <= 2e-5 * sums[~blind].abs().clamp_min(1)).all()),
-        "inputs changed": all(same(tensor, before.tensors()[name]) for name, tensor in given_.tensors().items()),
-        "no descriptors": not form.get("tma") or problem.head_dim % 8 > 0 or described(given_.k),
-    }
-    faults = [what for what, well in checks.items() if not well]
-    return {"label": f"{problem.label} {name}", "max": maximum, "rms": rms, "blind": int(blind.sum()), "faults": faults}
+    seen_faults = judged(problem, inputs, found, lse, (right, sums), (given_, before))
+    if form.get("tma") and problem.head_dim % 8 == 0 and not described(given_.k):
+        seen_faults["faults"].append("no descriptors")
+    return {"label": f"{problem.label} {name}", **seen_faults}
 
 
 def told(found: dict[str, Any]) -> None:

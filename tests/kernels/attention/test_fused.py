@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,19 +13,13 @@ from kerneldyno.kernels.attention.fused import device_kernel, fused, ran
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Device, NotAsNamed, Setup, Trace
 
-HERE = Path(__file__).parent
 HOPPER = Device("cuda", capability=(9, 0))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["few", pytest.param("all", marks=pytest.mark.exhaustive)])
-def test_passes_the_gate_in_the_interpreter(part: str, tmp_path: Path) -> None:
-    pytest.importorskip("triton")
-    variables = os.environ | {"TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(HERE / "gate_fused.py"), part]
-    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+def test_passes_the_gate_in_the_interpreter(part: str, told: Callable[..., list[dict[str, Any]]]) -> None:
+    found = told("gate_fused.py", part, interpreted=True)
     assert len(found) == {"few": 6, "all": 30}[part]
     assert [case for case in found if case["wrong"]] == []
     assert all(case["probes"] >= 12 and not case["left out"] for case in found), found

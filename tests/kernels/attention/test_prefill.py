@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +13,7 @@ from hypothesis import strategies as st
 from kerneldyno.kernels._cards import H100
 from kerneldyno.kernels.attention._prefill_tiles import by_pointers, heads_together, offered, parts, tile
 
-HERE = Path(__file__).parent
+Told = Callable[..., list[dict[str, Any]]]
 SHARED_BYTES = {8: 99 * 1024, 9: 227 * 1024, 10: 227 * 1024}
 SPILLS = {8: 48, 9: 2, 10: 8}
 """Loads and stores of spilled registers that are let pass: on sm_90 one of each, outside of the loops over keys."""
@@ -28,18 +24,9 @@ SPILLS_OF_PERSISTENT = {8: 48, 9: 96, 10: 144}
 """A loop around the tiles keeps their constants in registers; nothing chooses it by itself."""
 
 
-def told(script: str, *arguments: str, **environment: str) -> list[dict[str, Any]]:
-    """What a script prints, line by line, run in a process of its own."""
-    pytest.importorskip("triton")
-    variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
-    done = subprocess.run([sys.executable, str(HERE / script), *arguments], capture_output=True, text=True, env=variables, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 @pytest.mark.slow
-def test_right_in_the_interpreter(tmp_path: Path) -> None:
-    found = told("interpret_prefill.py", TRITON_INTERPRET="1", TRITON_CACHE_DIR=str(tmp_path), OMP_NUM_THREADS="1")
+def test_right_in_the_interpreter(told: Told) -> None:
+    found = told("interpret_prefill.py", interpreted=True)
     assert len(found) >= 75
     assert [case for case in found if case["faults"]] == []
     assert sum(case["blind"] > 0 for case in found) >= 10
@@ -62,15 +49,15 @@ def assert_sound(found: list[dict[str, Any]]) -> None:
             assert (case["tma_loads"] > 0) == (major > 8), case
 
 
-def test_binaries_fit_the_cards_and_use_tensor_cores(tmp_path: Path) -> None:
-    found = told("compile_prefill.py", "few", TRITON_CACHE_DIR=str(tmp_path))
+def test_binaries_fit_the_cards_and_use_tensor_cores(told: Told) -> None:
+    found = told("compile_prefill.py", "few")
     assert len(found) == 8
     assert_sound(found)
 
 
 @pytest.mark.exhaustive
-def test_all_offered_binaries_fit_the_cards(tmp_path: Path) -> None:
-    assert_sound(told("compile_prefill.py", "all", TRITON_CACHE_DIR=str(tmp_path)))
+def test_all_offered_binaries_fit_the_cards(told: Told) -> None:
+    assert_sound(told("compile_prefill.py", "all"))
 
 
 @given(st.integers(16, 256))
