@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kerneldyno.kernels.attention.problem import Attention, AttentionInputs
 
 WINDOWED = replace(SHORT, window=60)
-BACKWARD_ONLY = replace(SHORT, window=60, causal=True)
+CAUSAL_WINDOW = replace(SHORT, window=60, causal=True)
 LATER = replace(SHORT, q_len=130, kv_len=260, window=60, causal=True)
 """Queries that stand behind a cache."""
 LONG_WINDOW = replace(LAST_ROWS, window=1024, causal=True)
@@ -31,7 +31,7 @@ Table = Callable[["Attention", torch.Tensor], torch.Tensor]
 
 
 def _windows() -> list[Plant]:
-    every = tuple(p for problem in (WINDOWED, BACKWARD_ONLY, LATER) for p in in_both(problem))
+    every = tuple(p for problem in (WINDOWED, CAUSAL_WINDOW, LATER) for p in in_both(problem))
     causal, long = tuple(p for p in every if p.causal), in_both(LONG_WINDOW)
     wider = Steps(visible=lambda p, i: replace(p, window=p.window + 1).visible(i))
     narrower = Steps(visible=lambda p, i: replace(p, window=p.window - 1).visible(i))
@@ -126,6 +126,6 @@ def _turned_pages() -> Steps:
 
 def plants() -> list[Plant]:
     """All of them, and the right kernel at places of each kind."""
-    kinds = (WINDOWED, BACKWARD_ONLY, LATER, CAPPED, RAGGED, PAGED, PREFILL)
+    kinds = (WINDOWED, CAUSAL_WINDOW, LATER, CAPPED, RAGGED, PAGED, PREFILL)
     control = planted("right, with windows and caches", Steps().build, [p for kind in kinds for p in in_both(kind)], right=True)
     return [control, *_windows(), *_caps(), *_ragged(), *_pages()]

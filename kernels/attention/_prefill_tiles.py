@@ -118,3 +118,18 @@ def heads_together(group: int, kv_len: int, head_dim: int, item_bytes: int, l2_b
     """
     fitting = l2_bytes // 2 // (2 * kv_len * head_dim * item_bytes) if causal else 1
     return group * max(1, fitting)
+
+
+def place(i: int, blocks: int, total: int, together: int, backwards: int) -> tuple[int, int]:
+    """(head of all heads of all batch rows, block of queries) of tile i. Traced by Triton, too: nothing but `min` is called.
+
+    Tiles come in sections of `together` heads, whose keys and values the L2 cache can hold. Within a section `backwards` puts the last
+    blocks of all heads first, which see the most keys, so that the last ones to finish are the shortest.
+    """
+    first = i // (blocks * together) * together
+    heads = min(total - first, together)
+    within = i - first * blocks
+    block = within // heads
+    if backwards:
+        block = blocks - 1 - block
+    return first + within % heads, block

@@ -13,7 +13,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from . import _prefill_tiles
 from ._triton_tanh import LN_2, LOG2_E, tanh
+
+# the interpreter runs plain Python as it stands
+_place = _prefill_tiles.place if triton.knobs.runtime.interpret else triton.jit(_prefill_tiles.place)
 
 
 @triton.jit
@@ -118,23 +122,6 @@ def _through(
 
 
 @triton.jit
-def _place(i, blocks, H, TOTAL, TOGETHER, BACKWARDS: tl.constexpr):
-    """(row of the batch, head, block of queries) of tile i.
-
-    Tiles come in sections of TOGETHER heads, whose keys and values the L2 cache can hold; in a section the blocks of all heads that
-    see the most keys come first, so that the last ones to finish are the shortest.
-    """
-    first = i // (blocks * TOGETHER) * TOGETHER
-    heads = tl.minimum(TOTAL - first, TOGETHER)
-    within = i - first * blocks
-    i_t = within // heads
-    if BACKWARDS:
-        i_t = blocks - 1 - i_t
-    head = first + within % heads
-    return head // H, head % H, i_t
-
-
-@triton.jit
 def _range(i_t, length, past, window, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BT: tl.constexpr, BS: tl.constexpr):
     """(lo, whole_lo, whole_hi, hi): keys outside of [lo, hi) are seen by none of BT queries, those in [whole_lo, whole_hi) by all."""
     lo = 0
@@ -168,7 +155,9 @@ def _finish(
     BT: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr, BD2: tl.constexpr,
 ):  # fmt: skip
     """Compute tile i and store it; the constants are those of the kernel."""
-    i_b, i_h, i_t = _place(i, blocks, H, TOTAL, TOGETHER, CAUSAL)
+    head, i_t = _place(i, blocks, TOTAL, TOGETHER, CAUSAL)
+    i_b = head // H
+    i_h = head % H
     i_g = i_h // G
     past = S - T
     length = S

@@ -33,7 +33,7 @@ EVERYTHING = ("causal", "padding", "bias", "mask", "window", "softcap", "ragged"
 LARGEST_PAGE = 1024
 """Tokens in a page of a cache that is not so long: larger ones waste memory."""
 
-YOUNGER = ("window", "softcap", "ragged", "page_size")
+ADDED_LATER = ("window", "softcap", "ragged", "page_size")
 """Fields that came after runs had been published."""
 
 
@@ -104,8 +104,8 @@ class Attention(Problem):
             raise ValueError("direction 'backward' is not defined for a paged cache: choose forward, or page_size 0")
 
     def fields(self) -> dict[str, Any]:
-        """As everywhere, less the younger fields where they ask for nothing: cases keep the names that they had before."""
-        return {name: value for name, value in super().fields().items() if value or name not in YOUNGER}
+        """As everywhere, less the fields added later where they ask for nothing: cases keep the names that they had before."""
+        return {name: value for name, value in super().fields().items() if value or name not in ADDED_LATER}
 
     @property
     def grouped(self) -> bool:

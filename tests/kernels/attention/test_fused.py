@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from kerneldyno.kernels._cards import H100
 from kerneldyno.kernels.attention.fused import device_kernel, fused, ran
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Device, NotAsNamed, Setup, Trace
@@ -62,7 +61,3 @@ def test_which_kernel_is_meant_for_what(changes: dict[str, Any], name: str, monk
         ran(problem, setup, Trace({"some_other_kernel": 1}))
     monkeypatch.setattr("kerneldyno.kernels.attention.fused.precision", lambda: "tf32")
     assert ran(problem, setup, Trace({name: 1})) == f"Triton: {name} in TF32"
-
-
-def test_a_card_that_is_not_there_is_plain_numbers() -> None:
-    assert (H100.capability, H100.multiprocessors) == ((9, 0), 132)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerneldyno.kernels._cards import H100
-from kerneldyno.kernels.attention._prefill_tiles import by_pointers, heads_together, offered, parts, tile
+from kerneldyno.kernels.attention._prefill_tiles import by_pointers, heads_together, offered, parts, place, tile
 
 Told = Callable[..., list[dict[str, Any]]]
 SHARED_BYTES = {8: 99 * 1024, 9: 227 * 1024, 10: 227 * 1024}
@@ -113,14 +113,11 @@ def test_heads_side_by_side_fill_half_of_the_cache() -> None:
 
 @given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 12), st.booleans())
 def test_every_block_of_every_head_is_worked_on_once(blocks: int, total: int, together: int, causal: bool) -> None:
-    """The kernel's own arithmetic, in Python: which head and block tile i is."""
-    found = []
-    for i in range(blocks * total):
-        first = i // (blocks * together) * together
-        heads = min(total - first, together)
-        within = i - first * blocks
-        found.append((first + within % heads, blocks - 1 - within // heads if causal else within // heads))
+    found = [place(i, blocks, total, together, causal) for i in range(blocks * total)]
     assert sorted(found) == [(head, block) for head in range(total) for block in range(blocks)]
+    for start in range(0, total, together):
+        section = [block for head, block in found if start <= head < start + together]
+        assert section == sorted(section, reverse=causal), "the longest first"
 
 
 @pytest.mark.parametrize(
