@@ -44,7 +44,7 @@ ALL = tuple(registry.load(declarations_only=True))
     ("file", "kernels"),
     [
         ("attention/eager.py", {"attention/eager", "layer/eager"}),
-        ("attention/_fused_triton.py", {"attention/fused", "layer/fused"}),
+        ("attention/_prefill_triton.py", {"attention/fused", "layer/fused"}),
         ("attention/sdpa.py", {name for name in ALL if name.startswith("attention/sdpa")}
          | {"layer/sdpa", "layer/compiled", "layer/int8", "layer/pruned"}),
         ("_pruning.py", {"feedforward/pruned", "layer/pruned"}),

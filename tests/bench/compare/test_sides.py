@@ -70,8 +70,9 @@ def test_classes_are_shared_and_implementations_are_not(revisions: tuple[Path, P
     assert found["classes"]
     assert found["distinct"]
     operators = [f"{name}.problem" for name in ("attention", "feedforward", "layer")]
-    private = ["attention._probes", "attention._symmetry", "layer._probes"]
-    assert found["shared"] == sorted([*operators, *private, "_standin", "contract", "presets", "registry"])
+    attention = [f"attention.{name}" for name in ("_blocks", "_inputs", "_paging", "_probes", "_symmetry")]
+    presets = ["_attention_presets", "_shapes", "presets"]
+    assert found["shared"] == sorted([*operators, *attention, *presets, "layer._probes", "_standin", "contract", "registry"])
     assert found["files"] == ["base", "candidate"]
     assert found["again"]
 
@@ -142,13 +143,13 @@ print(json.dumps({"broken": candidate.broken, "lost": candidate.lost(base), "lac
 
 def test_a_module_that_does_not_load_costs_its_kernels_only(revisions: tuple[Path, Path]) -> None:
     candidate = revisions[1]
-    change(candidate, "attention/flex.py", "BLOCK = 128", "BLOCK = = 128")
+    change(candidate, "attention/flex.py", "return through_flex(", "return = through_flex(")
     change(candidate, "attention/eager.py", "import Run, Setup, kernel", "import Run, Setup, kernel, no_such_name")
     (candidate / "feedforward" / "pruned.py").unlink()
     (candidate / "feedforward" / "second.py").write_text((candidate / "feedforward" / "eager.py").read_text())
     found = told(BROKEN, *revisions)
     eager = "ImportError: cannot import name 'no_such_name' from 'kerneldyno.kernels.registry'"
-    assert found["broken"]["attention/flex.py"] == "attention/flex.py does not parse: invalid syntax (line 19)"
+    assert found["broken"]["attention/flex.py"] == "attention/flex.py does not parse: invalid syntax (line 24)"
     assert found["broken"]["attention/eager.py"] == f"attention/eager.py cannot be loaded: {eager}"
     assert found["broken"]["layer/eager.py"] == f"layer/eager.py cannot be loaded: {eager}"
     assert found["broken"]["feedforward/second.py"].startswith("feedforward/second.py: a kernel named 'feedforward/eager' exists already")
