@@ -98,6 +98,21 @@ class Gradients:
     by_name: dict[str, torch.Tensor]
 
 
+def differentiated(run: Run) -> Run:
+    """A forward and a backward pass through `run` by torch.autograd, for the gradient `inputs.grad` of its output."""
+
+    def forward_backward(inputs: Inputs) -> Gradients:
+        import torch
+
+        with torch.enable_grad():
+            leaves = {name: getattr(inputs, name).detach().requires_grad_() for name in inputs.differentiable}
+            output = run(inputs.replace(**leaves))
+            found = torch.autograd.grad(output, list(leaves.values()), inputs.grad)
+        return Gradients(output.detach(), dict(zip(leaves, found, strict=True)))
+
+    return forward_backward
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a kernel is built with."""

@@ -38,12 +38,15 @@ from .contract import (
     Tensors,
     Trace,
     Weights,
+    differentiated,
     holding,
     kind_of,
 )
 
 if TYPE_CHECKING:
     import torch
+
+    from ._code import Configuration
 
 __all__ = [
     "AWKWARD", "DIRECTIONS", "DTYPES", "ITEM_BYTES", "OPERATORS", "SHORT_DTYPES", "Device", "Gradients", "Inputs", "Kernel",
@@ -88,6 +91,8 @@ class Kernel:
     refuses: Callable[[Any, Device], str | None] | None
     identified: Callable[[Any, Setup, Trace], str] | None
     """(problem, setup, trace) -> what ran, in a few words; raises NotAsNamed when that is not what the name says."""
+    device_code: Callable[[tuple[int, int]], Iterable[Configuration]] | None
+    """(compute capability) -> every form in which its own Triton kernels may be launched there: what `kerneldyno codegen` compiles."""
     source: str = field(compare=False, default="")
     """The file that defines it; a hash of it goes into the resume key, its path nowhere."""
 
@@ -173,6 +178,7 @@ def kernel(
     prepare: Callable[[Any, Setup, Any], Any] | None = None,
     refuses: Callable[[Any, Device], str | None] | None = None,
     identified: Callable[[Any, Setup, Trace], str] | None = None,
+    device_code: Callable[[tuple[int, int]], Iterable[Configuration]] | None = None,
 ) -> Callable[[Callable[[Any, Setup], Run]], Kernel]:
     """Declare the decorated `build(problem, setup) -> run` to be a kernel for `problem`.
 
@@ -211,25 +217,11 @@ def kernel(
             prepare=prepare,
             refuses=refuses,
             identified=identified,
+            device_code=device_code,
             source=inspect.getsourcefile(build) or "",
         )
 
     return declare
-
-
-def differentiated(run: Run) -> Run:
-    """A forward and a backward pass through `run` by torch.autograd, for the gradient `inputs.grad` of its output."""
-
-    def forward_backward(inputs: Inputs) -> Gradients:
-        import torch
-
-        with torch.enable_grad():
-            leaves = {name: getattr(inputs, name).detach().requires_grad_() for name in inputs.differentiable}
-            output = run(inputs.replace(**leaves))
-            found = torch.autograd.grad(output, list(leaves.values()), inputs.grad)
-        return Gradients(output.detach(), dict(zip(leaves, found, strict=True)))
-
-    return forward_backward
 
 
 def load(extra: Sequence[Path] = (), *, declarations_only: bool = False) -> dict[str, Kernel]:
