@@ -193,12 +193,7 @@ def kernel(
                 f"kernel {short!r} is approximate but has no claim: give claim=f(problem, setup, inputs), "
                 "the float64 result of the approximation"
             )
-        if gradients not in ("autograd", "kernel"):
-            raise KernelFileError(f"kernel {short!r}: gradients={gradients!r} is unknown: choose autograd or kernel")
-        for given, known, what in ((devices, ("cpu", "cuda"), "device"), (dtypes, DTYPES, "dtype"), (directions, DIRECTIONS, "direction")):
-            for value in given:
-                if value not in known:
-                    raise KernelFileError(f"kernel {short!r}: {what} {value!r} is unknown: choose from {', '.join(known)}")
+        _require_known(short, gradients=(gradients,), device=devices, dtype=dtypes, direction=directions)
         return Kernel(
             name=f"{problem.operator}/{short}",
             family=family or build.__module__.rpartition(".")[2],
@@ -222,6 +217,15 @@ def kernel(
         )
 
     return declare
+
+
+def _require_known(name: str, **given: Sequence[str]) -> None:
+    """Raise KernelFileError for a word in a declaration that means nothing."""
+    known = {"gradients": ("autograd", "kernel"), "device": ("cpu", "cuda"), "dtype": DTYPES, "direction": DIRECTIONS}
+    for what, values in given.items():
+        for value in values:
+            if value not in known[what]:
+                raise KernelFileError(f"kernel {name!r}: {what} {value!r} is unknown: choose from {', '.join(known[what])}")
 
 
 def load(extra: Sequence[Path] = (), *, declarations_only: bool = False) -> dict[str, Kernel]:
