@@ -208,7 +208,7 @@ class TestDeclaring:
         ("options", "words"),
         [
             ({"approximate": True}, "'f' is approximate but has no claim: give claim="),
-            ({"gradients": "magic"}, "gradients 'magic' is unknown: choose autograd or kernel"),
+            ({"gradients": "magic"}, "gradients 'magic' is unknown: choose from autograd, kernel"),
             ({"devices": ("tpu",)}, "device 'tpu' is unknown: choose from cpu, cuda"),
             ({"dtypes": ("float8",)}, "dtype 'float8' is unknown"),
             ({"directions": ("sideways",)}, "direction 'sideways' is unknown"),
