@@ -7,6 +7,7 @@ import torch
 import triton
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from ._prefill_code import Asked, constants
 from ._prefill_tiles import Tile, by_pointers, parts
 from ._prefill_triton import prefill_kernel
 from ._triton_tanh import LOG2_E
@@ -24,7 +25,7 @@ def described(tensor: torch.Tensor) -> bool:
     )
 
 
-def _descriptors(tensor: torch.Tensor, rows: int, widths: tuple[int, int]) -> list[TensorDescriptor | None]:
+def descriptors(tensor: torch.Tensor, rows: int, widths: tuple[int, int]) -> list[TensorDescriptor | None]:
     """Descriptors of blocks of so many rows, for the first and the second part of head_dim."""
     sizes, steps = list(tensor.shape), list(tensor.stride())
     return [TensorDescriptor(tensor, sizes, steps, [1, 1, rows, width]) if width else None for width in widths]
@@ -46,23 +47,30 @@ def attend(
     """
     _require_sense(q, k, lse)
     batch, heads, queries, head_dim = q.shape
-    group, total, (first, second) = heads // k.shape[1], batch * heads, parts(head_dim)
+    group, total, widths = heads // k.shape[1], batch * heads, parts(head_dim)
     output = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     added = bias if mask is None else mask.view(torch.uint8)
+    asked = Asked(
+        causal=causal,
+        lengths=0 if lengths is None else 2 if ragged else 1,
+        window=window > 0,
+        softcap=softcap > 0,
+        bias=0 if added is None else 1 if mask is None else 2,
+        precision=precision,
+    )
     steps = (0,) * 4 if added is None else added.expand(batch, heads, queries, k.shape[2]).stride()
     by_tma = tma and all(described(tensor) for tensor in (q, k, v, output))
     cut = cut if by_tma or not tma else by_pointers(cut, head_dim)
     given = ((q, cut.bt), (k, cut.bs), (v, cut.bs), (output, cut.bt))
-    pairs = [_descriptors(tensor, rows, (first, second)) if by_tma else [None, None] for tensor, rows in given]
+    pairs = [descriptors(tensor, rows, (first, second)) if by_tma else [None, None] for tensor, rows in given]
     tiles = total * triton.cdiv(queries, cut.bt)
     prefill_kernel[(min(programs, tiles) if programs else tiles,)](
         q, k, v, output, lse, lengths, added, *(pair[0] for pair in pairs), *(pair[1] for pair in pairs),
         *q.stride(), *k.stride(), *v.stride(), *steps,
         heads, queries, k.shape[2], total, min(together or group, total), min(window, queries + k.shape[2]),
         scale / softcap if softcap else scale * LOG2_E.value, softcap * LOG2_E.value,
-        G=group, D=head_dim, CAUSAL=causal, LENGTHS=0 if lengths is None else 2 if ragged else 1, WINDOW=window > 0, SOFTCAP=softcap > 0,
-        BIAS=0 if added is None else 1 if mask is None else 2, AHEAD=cut.ahead, PERSISTENT=programs > 0, SPECIALIZED=warp_specialize,
-        PRECISION=precision, BT=cut.bt, BS=cut.bs, BD=first, BD2=second, num_warps=cut.warps, num_stages=cut.stages,
+        **constants(asked, group=group, head_dim=head_dim, cut=cut, persistent=programs > 0, specialized=warp_specialize),
+        num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
     return output
 
