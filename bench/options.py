@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 
 import msgspec
 
+from kerneldyno.kernels._tuned import TunedError
 from kerneldyno.kernels.registry import DIRECTIONS, DTYPES, KernelFileError
 
 from .environment import DeviceError
@@ -98,7 +99,7 @@ def write_checks(path: Path, cases: Sequence[Case], measurements: Mapping[str, M
 
 def exit_code(error: Exception) -> int | None:
     """The exit status for a mistake that has its sentence; None for an error of ours, which deserves a traceback."""
-    if isinstance(error, UsageError | KernelFileError | DeviceError):
+    if isinstance(error, UsageError | KernelFileError | DeviceError | TunedError):
         return 2
     if isinstance(error, JournalError):
         return error.exit_code

@@ -6,7 +6,6 @@ global: the decorator only constructs a Kernel, and `load` looks through the mod
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ._sources import digest
 from ._standin import standing_in
 from .contract import (
     AWKWARD,
@@ -46,7 +46,9 @@ from .contract import (
 if TYPE_CHECKING:
     import torch
 
+    from ._cards import Card
     from ._code import Configuration
+    from ._tuning import Task
 
 __all__ = [
     "AWKWARD", "DIRECTIONS", "DTYPES", "ITEM_BYTES", "OPERATORS", "SHORT_DTYPES", "Device", "Gradients", "Inputs", "Kernel",
@@ -93,6 +95,8 @@ class Kernel:
     """(problem, setup, trace) -> what ran, in a few words; raises NotAsNamed when that is not what the name says."""
     device_code: Callable[[tuple[int, int]], Iterable[Configuration]] | None
     """(compute capability) -> every form in which its own Triton kernels may be launched there: what `kerneldyno codegen` compiles."""
+    tuning: Callable[[Any, Card], Iterable[Task]] | None
+    """(problem, card) -> what there is to choose of the kernels that it would launch: what `kerneldyno tune` measures."""
     source: str = field(compare=False, default="")
     """The file that defines it; a hash of it goes into the resume key, its path nowhere."""
 
@@ -113,21 +117,8 @@ class Kernel:
 
     @property
     def source_hash(self) -> str:
-        """Changes when the kernel's file, its problem, or a private module that it may use changes.
-
-        A layer is made of kernels of the other operators, so theirs count too.
-        """
-        own = Path(self.source)
-        files = {own, *own.parent.glob("_*.py"), own.with_name("problem.py")}
-        if folder := self.folder:
-            files |= {*folder.glob("_*.py")}
-            if self.operator == "layer":
-                files |= {*folder.glob("attention/*.py"), *folder.glob("feedforward/*.py")}
-        digest = hashlib.sha256()
-        for path in sorted(files):
-            if path.is_file():
-                digest.update(path.read_bytes())
-        return digest.hexdigest()[:16]
+        """Changes when its files do, or the choices that were tuned for it; see `_sources.digest`."""
+        return digest(Path(self.source), self.folder, self.operator, tuned=self.tuning is not None or self.operator == "layer")
 
     def build(self, problem: Problem, setup: Setup) -> Run:
         """Do everything that happens once (allocate, quantize, prune, export, compile); return what is timed.
@@ -179,6 +170,7 @@ def kernel(
     refuses: Callable[[Any, Device], str | None] | None = None,
     identified: Callable[[Any, Setup, Trace], str] | None = None,
     device_code: Callable[[tuple[int, int]], Iterable[Configuration]] | None = None,
+    tuning: Callable[[Any, Card], Iterable[Task]] | None = None,
 ) -> Callable[[Callable[[Any, Setup], Run]], Kernel]:
     """Declare the decorated `build(problem, setup) -> run` to be a kernel for `problem`.
 
@@ -213,6 +205,7 @@ def kernel(
             refuses=refuses,
             identified=identified,
             device_code=device_code,
+            tuning=tuning,
             source=inspect.getsourcefile(build) or "",
         )
 

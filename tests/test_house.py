@@ -180,7 +180,7 @@ def test_the_wheel_holds_every_module_and_every_file_that_belongs_to_one(tmp_pat
     assert done.returncode == 0, done.stderr[-2000:]
     (wheel,) = tmp_path.glob("kerneldyno-*.whl")
     packed = {name.removeprefix("kerneldyno/") for name in zipfile.ZipFile(wheel).namelist() if name.startswith("kerneldyno/")}
-    patterns = ("*.py", "py.typed", "*.c", "*.j2", "*.css", "*.js")
+    patterns = ("*.py", "py.typed", "*.c", "*.j2", "*.css", "*.js", "tuned/*.json")
     here = {str(path.relative_to(source)) for folder in FOLDERS for pattern in patterns for path in (source / folder).rglob(pattern)}
     assert packed == here
 

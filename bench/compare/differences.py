@@ -77,7 +77,8 @@ def _contents(sources: Sources, kernel: Kernel, shared: frozenset[str]) -> dict[
         sources, module, shared = Sources(path.parent, deep=False), path.stem, frozenset()
     modules = sources.closure([module], stop=shared)
     found = {sources.file_of(name): sources.digest(name) for name in sorted(modules, key=lambda name: (name != module, name))}
-    folders = {"", *(name.partition(".")[0] for name in modules if "." in name)}
+    # a folder of data is of the operator, or of the private module, that it is called after
+    folders = {"", *(name.partition(".")[0].removeprefix("_") for name in modules)}
     return found | {file: digest for file, digest in sources.data.items() if file.rpartition("/")[0].partition("/")[0] in folders}
 
 
