@@ -17,7 +17,6 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
-SCHEMA = 1
 PLACE = "KERNELDYNO_TUNED"
 """Environment variable that names another folder of such files, to be read in place of the package's own."""
 SHIPPED = Path(__file__).with_name("tuned")
@@ -227,7 +226,7 @@ def parsed(data: bytes, name: str) -> dict[Key, Entry]:
 
 def written(entries: Mapping[Key, Entry], architecture: str) -> bytes:
     """The text of a file: sorted, so that two tunings differ in what they chose alone, and readable."""
-    file = _File(schema=SCHEMA, architecture=architecture, entries=[entries[key] for key in sorted(entries)])
+    file = _File(schema=1, architecture=architecture, entries=[entries[key] for key in sorted(entries)])
     return msgspec.json.format(msgspec.json.encode(file), indent=1) + b"\n"
 
 

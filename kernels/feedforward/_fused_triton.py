@@ -9,55 +9,11 @@ In comments: T tokens, K inputs, N outputs of a layer; BT, BK, BN their tiles.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """How one linear layer is cut, for how many warps, with how many stages of loads in flight."""
-
-    bt: int
-    bn: int
-    bk: int
-    warps: int
-    stages: int
-
-    def shared_bytes(self, item_bytes: int, *, gated: bool) -> int:
-        """What the stages of x and of the one or two matrices take."""
-        return self.stages * self.bk * (self.bt + self.bn * (2 if gated else 1)) * item_bytes
-
-
-def offered(item_bytes: int, *, gated: bool) -> dict[int, Tiles]:
-    """Tiles by the largest number of tokens they are meant for (the last is for all others); they fit 99 KB of shared memory.
-
-    Matrix products in full float32 run without tensor cores, on registers: their tiles are smaller.
-    """
-    if item_bytes == 4:
-        return {16: Tiles(16, 32, 32, 4, 3), 1 << 62: Tiles(64, 32 if gated else 64, 32, 4, 3)}
-    few = Tiles(16, 32 if gated else 64, 128, 4, 3)
-    some = Tiles(64, 64, 64, 4, 3)
-    many = Tiles(128, 64, 64, 8, 3) if gated else Tiles(128, 128, 64, 8, 3)
-    return {16: few, 256: some, 1 << 62: many}
-
-
-UNALIGNED = Tiles(64, 32, 32, 4, 2)
-"""For rows that do not begin on 16 bytes: they are loaded number by number, which takes registers for each address."""
-
-
-def tiles(tokens: int, inputs: int, item_bytes: int, *, gated: bool) -> Tiles:
-    """The tiles that go with so many tokens and inputs."""
-    if inputs % 16:
-        return UNALIGNED
-    choice = offered(item_bytes, gated=gated)
-    return next(choice[limit] for limit in sorted(choice) if tokens <= limit)
+from ._fused_tiles import Tiles, constants, tiles
 
 
 @triton.jit
@@ -169,20 +125,18 @@ def linear(
     gate_bias: torch.Tensor | None = None,
     activation: str = "none",
     residual: torch.Tensor | None = None,
+    cut: Tiles | None = None,
 ) -> torch.Tensor:
-    """x [T, K] through one layer with contiguous weight [N, K]; see `linear_kernel`. The columns of x and residual are adjacent."""
+    """x [T, K] through one layer with contiguous weight [N, K]; see `linear_kernel`. The columns of x and residual are adjacent.
+
+    `cut`: None takes the tiles that go with so many tokens.
+    """
     (tokens, inputs), outputs = x.shape, weight.shape[0]
     y = torch.empty((tokens, outputs), dtype=x.dtype, device=x.device)
-    cut = tiles(tokens, inputs, x.element_size(), gated=gate is not None)
+    cut = cut or tiles(tokens, inputs, x.element_size(), gated=gate is not None)
     grid = (triton.cdiv(tokens, cut.bt) * triton.cdiv(outputs, cut.bn),)
     row = 0 if residual is None else residual.stride(0)
     linear_kernel[grid](
         x, weight, gate, bias, gate_bias, residual, y, tokens, inputs, outputs, x.stride(0), row, **constants(cut, inputs, activation)
     )  # fmt: skip
     return y
-
-
-def constants(cut: Tiles, inputs: int, activation: str) -> Mapping[str, object]:
-    """What `linear_kernel` is compiled for."""
-    tile = {"BT": cut.bt, "BN": cut.bn, "BK": cut.bk, "GROUP": 8}
-    return {"ACTIVATION": activation, "EVEN": inputs % cut.bk == 0, **tile, "num_warps": cut.warps, "num_stages": cut.stages}

@@ -68,9 +68,9 @@ def compiled(tiles, dtype, capability, *, gated, aligned=True):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from kerneldyno.kernels.feedforward import _fused_triton
+    from kerneldyno.kernels.feedforward import _fused_tiles, _fused_triton
 
-    constants = dict(_fused_triton.constants(tiles, 4096 if aligned else 100, "silu" if gated else "gelu"))
+    constants = dict(_fused_tiles.constants(tiles, 4096 if aligned else 100, "silu" if gated else "gelu"))
     options = {key: constants.pop(key) for key in ("num_warps", "num_stages")}
     signature, values, hints = {}, {}, {}
     for i, name in enumerate(_fused_triton.linear_kernel.arg_names):
@@ -97,9 +97,9 @@ def dump(cubin, what):
 
 
 def offered(item_bytes, *, gated):
-    from kerneldyno.kernels.feedforward import _fused_triton
+    from kerneldyno.kernels.feedforward import _fused_tiles
 
-    return list(_fused_triton.offered(item_bytes, gated=gated).values())
+    return list(_fused_tiles.offered(item_bytes, gated=gated).values())
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing compiles inside an interpreter process")
@@ -123,9 +123,9 @@ class TestAheadOfTime:
         assert re.search(r"\bFFMA\b", instructions)
 
     def test_unaligned_rows_do_not_spill(self, capability, gated):
-        from kerneldyno.kernels.feedforward import _fused_triton
+        from kerneldyno.kernels.feedforward import _fused_tiles
 
-        _, usage, _ = compiled(_fused_triton.UNALIGNED, "fp16", capability, gated=gated, aligned=False)
+        _, usage, _ = compiled(_fused_tiles.UNALIGNED, "fp16", capability, gated=gated, aligned=False)
         assert int(re.search(r"STACK:(\d+)", usage)[1]) == 0
 
 
