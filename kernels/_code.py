@@ -5,9 +5,12 @@ No torch and no Triton is imported here. `bench.codegen` compiles these, `bench.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+TRITON_TYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+"""Triton's words for ours."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Configuration:
     stages: int
     tensor_cores: bool = True
     """Whether its products must run on tensor cores: not those of full float32, nor of kernels without products."""
+    instruction: str = ""
+    """Which of their instructions, where it is not the one that the card is known for: "HMMA" of tiles with fewer than 64 rows."""
     spills_allowed: int = 0
     """Instructions that put registers into local memory or fetch them, which this form may have: see the kernel's notes for why."""
     representative: bool = False
@@ -44,3 +49,15 @@ class Configuration:
     def name(self) -> str:
         """Of the function alone: "prefill_kernel"."""
         return self.function.partition(":")[2]
+
+
+def signature(
+    arguments: str, constants: Collection[str], dtype: str, scalars: str = "", more: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Triton's types of the arguments that are not fixed: pointers p_… to `dtype`, the `scalars` in float32, whole numbers, and `more`.
+
+    `dtype` is one of ours: float32, bfloat16 or float16; `arguments` and `scalars` are names with spaces between them.
+    """
+    types = dict.fromkeys(scalars.split(), "fp32") | dict(more or {})
+    left = [name for name in arguments.split() if name not in constants]
+    return {name: types.get(name, f"*{TRITON_TYPES[dtype]}" if name.startswith("p_") else "i32") for name in left}

@@ -62,7 +62,7 @@ def attend(
     by_tma = tma and all(described(tensor) for tensor in (q, k, v, output))
     cut = cut if by_tma or not tma else by_pointers(cut, head_dim)
     given = ((q, cut.bt), (k, cut.bs), (v, cut.bs), (output, cut.bt))
-    pairs = [descriptors(tensor, rows, (first, second)) if by_tma else [None, None] for tensor, rows in given]
+    pairs = [descriptors(tensor, rows, widths) if by_tma else [None, None] for tensor, rows in given]
     tiles = total * triton.cdiv(queries, cut.bt)
     prefill_kernel[(min(programs, tiles) if programs else tiles,)](
         q, k, v, output, lse, lengths, added, *(pair[0] for pair in pairs), *(pair[1] for pair in pairs),

@@ -9,12 +9,15 @@ import torch
 from .._cards import Card
 from .._identity import triton_kernels
 from ..registry import ITEM_BYTES, Device, Run, Setup, Trace, kernel
+from . import _prefill_code
 from ._pairs import keys_read
 from .problem import EVERYTHING, Attention, AttentionInputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
+
+    from .._code import Configuration
 
 HEAD_DIMS = range(16, 257)
 
@@ -52,6 +55,11 @@ def ran(problem: Attention, setup: Setup, trace: Trace) -> str:
     return f"{found} in TF32" if problem.dtype == "float32" and precision() == "tf32" else found
 
 
+def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
+    """Every form in which its kernels may be launched on a card."""
+    yield from _prefill_code.configurations(capability)
+
+
 @kernel(
     Attention,
     devices=("cuda",),
@@ -59,6 +67,7 @@ def ran(problem: Attention, setup: Setup, trace: Trace) -> str:
     requires=("triton",),
     refuses=refuses,
     identified=ran,
+    device_code=device_code,
 )
 def fused(problem: Attention, setup: Setup) -> Run:
     """Triton: online softmax over tiles of keys; what nobody sees is skipped, grouped heads share keys and values.
@@ -104,8 +113,7 @@ def _many(problem: Attention, card: Card, precision: str) -> Callable[[Attention
     sequences = problem.batch * problem.heads
     cut = cutting.tile(problem.q_len, sequences, **size, capability=card.capability, multiprocessors=card.multiprocessors, biased=biased)
     together = cutting.heads_together(problem.group, problem.kv_len, **size, l2_bytes=card.l2_bytes, causal=problem.triangular)
-    # TMA is of sm_90 and newer data centre cards; float32 products work on registers, which it does not fill
-    tma = card.capability[0] in (9, 10) and item_bytes == 2
+    tma = _prefill_code.takes_tma(card.capability, item_bytes)
     options = {**_meaning(problem), "cut": cut, "together": together, "tma": tma, "precision": precision}
     return lambda inputs: attend(inputs.q, inputs.k, inputs.v, **_given(inputs), **options)
 

@@ -1,0 +1,124 @@
+"""What a binary for a GPU tells: registers, spills, shared memory, instructions, occupancy. Plain data; no torch, no Triton."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from . import sass
+from .cards import LIMITS, Limits
+
+if TYPE_CHECKING:
+    from kerneldyno.kernels._code import Configuration
+
+TENSOR = re.compile(r"(?:[A-Z]?(?:MMA|GMMA)|UTC[A-Z]*MMA)\b")
+"""Opcodes of products on tensor cores: HMMA, IMMA; HGMMA, IGMMA, QGMMA of warp groups; UTCHMMA, UTCQMMA, … of Blackwell."""
+COUNTED = {
+    "LDGSTS": r"LDGSTS\b",
+    "LDGSTS.128": r"LDGSTS\S*\.128\b",
+    "UTMALDG": r"UTMALDG\b",
+    "WARPGROUP.DEPBAR": r"WARPGROUP\.DEPBAR\b",
+    "FFMA": r"FFMA\b",
+    "MUFU": r"MUFU\b",
+}
+"""What else is counted, by the pattern that finds it: asynchronous loads, those of 16 bytes, those of TMA, waits for warp groups."""
+
+Resource = Literal["registers", "shared memory", "threads", "programs", "tensor memory"]
+
+
+class Occupancy(msgspec.Struct, frozen=True):
+    """How many programs a multiprocessor holds at once, and what there would have to be more of for another."""
+
+    programs: int
+    limited_by: Resource
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What was found in one binary."""
+
+    registers: int
+    """Of a thread."""
+    spill_stores: int
+    """Instructions that put registers into local memory …"""
+    spill_loads: int
+    """… and that fetch them."""
+    local_bytes: int
+    """Local memory of a thread."""
+    shared_bytes: int
+    """Of a program, as its launch asks for it."""
+    tensor_columns: int
+    """Of Blackwell's tensor memory, for a program."""
+    threads: int
+    """Of a program."""
+    instructions: int
+    tensor: dict[str, int]
+    """Instructions on tensor cores, by opcode."""
+    counts: dict[str, int]
+    """Others, by the names in COUNTED."""
+    occupancy: Occupancy
+
+    @property
+    def spills(self) -> int:
+        return self.spill_stores + self.spill_loads
+
+
+def read(code: str, usage: str, configuration: Configuration, *, shared_bytes: int, tensor_columns: int, threads: int) -> Facts:
+    """The facts of a binary, out of what cuobjdump writes of it with -sass and -res-usage.
+
+    Raises ValueError where that is not what cuobjdump writes, and KeyError for a card that `cards` does not know.
+    """
+    registers, local = (re.search(rf"\b{name}:(\d+)", usage) for name in ("REG", "STACK"))
+    opcodes = Counter(instruction.opcode for instruction in sass.parse(code))
+    if registers is None or local is None or not opcodes:
+        raise ValueError("no registers or instructions were found in what cuobjdump wrote of the binary")
+    found = int(registers[1])
+    limits = LIMITS[configuration.capability]
+    return Facts(
+        registers=found,
+        spill_stores=_count(opcodes, r"STL\b"),
+        spill_loads=_count(opcodes, r"LDL\b"),
+        local_bytes=int(local[1]),
+        shared_bytes=shared_bytes,
+        tensor_columns=tensor_columns,
+        threads=threads,
+        instructions=opcodes.total(),
+        tensor=_tensor(opcodes),
+        counts={name: _count(opcodes, pattern) for name, pattern in COUNTED.items()},
+        occupancy=occupancy(limits, registers=found, shared_bytes=shared_bytes, tensor_columns=tensor_columns, threads=threads),
+    )
+
+
+def occupancy(limits: Limits, *, registers: int, shared_bytes: int, tensor_columns: int, threads: int) -> Occupancy:
+    """Programs of so many threads on a multiprocessor; 0 where not even one fits.
+
+    As NVIDIA's occupancy calculator has it: registers are given to warps in units, shared memory to programs, less what is kept back.
+    """
+    warps = -(-threads // 32)
+    by_warp = -(-registers * 32 // limits.register_unit) * limits.register_unit
+    shared = -(-(shared_bytes + limits.shared_reserved) // limits.shared_unit) * limits.shared_unit
+    rooms: dict[Resource, int] = {
+        "registers": limits.registers // by_warp // warps,
+        "shared memory": limits.shared_bytes // shared if shared_bytes <= limits.shared_bytes_program else 0,
+        "threads": limits.warps // warps,
+        "programs": limits.programs,
+    }
+    if tensor_columns:
+        rooms["tensor memory"] = limits.tensor_columns // tensor_columns
+    least = min(rooms, key=lambda name: rooms[name])
+    return Occupancy(rooms[least], least)
+
+
+def _tensor(opcodes: Mapping[str, int]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for opcode, count in opcodes.items():
+        if TENSOR.match(opcode):
+            found[opcode.partition(".")[0]] += count
+    return dict(found)
+
+
+def _count(opcodes: Mapping[str, int], pattern: str) -> int:
+    return sum(count for opcode, count in opcodes.items() if re.match(pattern, opcode))
