@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from .._tiles import require_launch, require_powers_of_two, require_range
+
+AIM = 2
+"""Programs on a multiprocessor that splits are made for: one alone does not keep the memory busy while it computes."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -15,6 +20,17 @@ class Tile:
     keys: int
     warps: int
     stages: int
+    aim: int = AIM
+    """Programs on a multiprocessor that splits are made for."""
+
+    def __post_init__(self) -> None:
+        require_powers_of_two(1, 128, rows=self.rows)
+        require_powers_of_two(16, 256, keys=self.keys)
+        require_launch(self.warps, self.stages)
+        require_range(1, 8, aim=self.aim)
+
+    def __str__(self) -> str:
+        return f"{self.rows}×{self.keys} w{self.warps} s{self.stages}{f', {self.aim} resident' if self.aim != AIM else ''}"
 
     @property
     def hides_only_at_edges(self) -> bool:
@@ -50,9 +66,6 @@ SHORT = 512
 
 LEAST_TILES = 2
 """Tiles of keys in a split at least: the loads of one are in flight while another is computed."""
-
-AIM = 2
-"""Programs on a multiprocessor that splits are made for: one alone does not keep the memory busy while it computes."""
 
 
 def offered(head_dim: int, item_bytes: int, capability: tuple[int, int], *, biased: bool = False) -> tuple[Tile, ...]:
@@ -93,7 +106,7 @@ def splits(batch: int, kv_heads: int, row_blocks: int, kv_len: int, cut: Tile, m
     smallest within 85 % of the best use of whole waves. Places are counted by residents, and whole tiles are waves, too.
     """
     programs, tiles = batch * kv_heads * row_blocks, -(-kv_len // cut.keys)
-    slots = multiprocessors * max(1, min(resident, AIM))
+    slots = multiprocessors * max(1, min(resident, cut.aim))
     most = min(MOST, tiles // LEAST_TILES)
     if programs >= 0.8 * slots or kv_len <= SHORT or most <= 1:
         return 1

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from .._tiles import require_launch, require_powers_of_two, require_range
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -21,6 +23,21 @@ class Tile:
     stages: int
     ahead: bool = False
     """Weights × values of one block of keys run beside the softmax of the next. It takes registers."""
+    persistent: int = 0
+    """Programs for each multiprocessor that go through all tiles. 0: one program for each tile."""
+    l2_eighths: int = 4
+    """How much of the L2 cache keys and values of the heads that are worked on side by side may fill; causal problems only."""
+
+    def __post_init__(self) -> None:
+        require_powers_of_two(16, 256, bt=self.bt, bs=self.bs)
+        require_launch(self.warps, self.stages)
+        require_range(0, 8, persistent=self.persistent, l2_eighths=self.l2_eighths)
+
+    def __str__(self) -> str:
+        words = [f"{self.bt}×{self.bs} w{self.warps} s{self.stages}{' ahead' if self.ahead else ''}"]
+        words += [f"{self.persistent} persistent"] if self.persistent else []
+        words += [f"{self.l2_eighths}/8 of L2"] if self.l2_eighths != 4 else []
+        return ", ".join(words)
 
 
 HOPPER = {
@@ -110,13 +127,13 @@ def parts(head_dim: int) -> tuple[int, int]:
     return (whole // 2, rest) if whole // 2 + rest < whole else (whole, 0)
 
 
-def heads_together(group: int, kv_len: int, head_dim: int, item_bytes: int, l2_bytes: int, *, causal: bool) -> int:
+def heads_together(group: int, kv_len: int, head_dim: int, item_bytes: int, l2_bytes: int, *, causal: bool, eighths: int = 4) -> int:
     """Heads whose tiles are worked on side by side.
 
-    Causal: as many as have their keys and values in half of the L2 cache, the longest tiles of all of them first, so that the short
-    ones fill the gaps at the end (longest processing time first, as FlashAttention-3 does it). Else the heads of one group.
+    Causal: as many as have their keys and values in so many eighths of the L2 cache, the longest tiles of all of them first, so that
+    the short ones fill the gaps at the end (longest processing time first, as FlashAttention-3 does it). Else the heads of one group.
     """
-    fitting = l2_bytes // 2 // (2 * kv_len * head_dim * item_bytes) if causal else 1
+    fitting = l2_bytes * eighths // 8 // (2 * kv_len * head_dim * item_bytes) if causal else 1
     return group * max(1, fitting)
 
 
