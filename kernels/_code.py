@@ -40,6 +40,8 @@ class Configuration:
     """Whether its products must run on tensor cores: not those of full float32, nor of kernels without products."""
     instruction: str = ""
     """Which of their instructions, where it is not the one that the card is known for: "HMMA" of tiles with fewer than 64 rows."""
+    streams: bool = False
+    """Whether what it loads is read once and comes from the device's memory, as the cache of a decode step does."""
     spills_allowed: int = 0
     """Instructions that put registers into local memory or fetch them, which this form may have: see the kernel's notes for why."""
     representative: bool = False

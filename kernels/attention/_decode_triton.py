@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from . import _decode_splits
+from ._decode_code import Asked, combining, constants
 from ._decode_splits import MOST, Tile
 from ._triton_tanh import LN_2, LOG2_E, tanh
 
@@ -267,21 +268,26 @@ def decode(
     )
     added = bias if mask is None else mask.view(torch.uint8)
     steps = (0,) * 4 if added is None else added.expand(batch, heads, queries, kv_len).stride()
-    chunk = max(16, triton.next_power_of_2(head_dim))
-    held = triton.next_power_of_2(splits)
-    slice_ = max(16, min(chunk, 4096 // held))  # a program loads all splits of a row at once: 4096 items
+    fixed, combine_warps = combining(head_dim, splits)
+    asked = Asked(
+        causal=causal and queries > 1,
+        ragged=ragged,
+        window=window > 0,
+        softcap=softcap > 0,
+        bias=0 if added is None else 1 if mask is None else 2,
+        page_size=0 if block_table is None else k.shape[2],
+        partial=partial,
+        precision=precision,
+    )
     split_kernel[(splits * triton.cdiv(rows, cut.rows) * kv_heads * batch,)](
         q, k, v, output, lse, part, lses, lengths, block_table, added, arrivals if partial else None,
         *q.stride(), *k.stride(), *v.stride(), *((0, 1) if block_table is None else block_table.stride()), *steps,
         batch, kv_heads, queries, kv_len, splits, min(window, queries + kv_len),
         scale / softcap if softcap else scale * LOG2_E.value, softcap * LOG2_E.value,
-        G=heads // kv_heads, D=head_dim, CAUSAL=causal and queries > 1, RAGGED=ragged, WINDOW=window > 0, SOFTCAP=softcap > 0,
-        BIAS=0 if added is None else 1 if mask is None else 2, PAGE=0 if block_table is None else k.shape[2],
-        PARTIAL=partial, PRECISION=precision, WHOLE=cut.hides_only_at_edges,
-        BM=cut.rows, BN=cut.keys, BD=chunk, BS=held, BC=slice_, num_warps=cut.warps, num_stages=cut.stages,
+        **constants(asked, group=heads // kv_heads, head_dim=head_dim, cut=cut, splits=splits),
+        num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
     if partial and arrivals is None:
-        combine_kernel[(total, triton.cdiv(head_dim, slice_))](
-            part, lses, output, lse, total, splits, D=head_dim, BS=held, BC=slice_, num_warps=4 if held * slice_ >= 2048 else 1,
-        )  # fmt: skip
+        grid = (total, triton.cdiv(head_dim, fixed["BC"]))
+        combine_kernel[grid](part, lses, output, lse, total, splits, **fixed, num_warps=combine_warps)
     return output

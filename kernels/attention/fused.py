@@ -9,7 +9,7 @@ import torch
 from .._cards import Card
 from .._identity import triton_kernels
 from ..registry import ITEM_BYTES, Device, Run, Setup, Trace, kernel
-from . import _prefill_code
+from . import _decode_code, _prefill_code
 from ._pairs import keys_read
 from .problem import EVERYTHING, Attention, AttentionInputs
 
@@ -58,6 +58,7 @@ def ran(problem: Attention, setup: Setup, trace: Trace) -> str:
 def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
     """Every form in which its kernels may be launched on a card."""
     yield from _prefill_code.configurations(capability)
+    yield from _decode_code.configurations(capability)
 
 
 @kernel(

@@ -63,3 +63,9 @@ def constants(cut: Tiles, inputs: int, activation: str) -> Mapping[str, object]:
     """What `linear_kernel` is compiled for."""
     tile = {"BT": cut.bt, "BN": cut.bn, "BK": cut.bk, "GROUP": cut.group}
     return {"ACTIVATION": activation, "EVEN": inputs % cut.bk == 0, **tile, "num_warps": cut.warps, "num_stages": cut.stages}
+
+
+def norm_constants(dim: int, *, centred: bool) -> tuple[dict[str, object], int]:
+    """(what `norm_kernel` is compiled for, warps) for rows of so many numbers: 16 numbers for each thread, and no more than 16 warps."""
+    block = 1 << (dim - 1).bit_length()
+    return {"CENTRED": centred, "BD": block}, min(16, max(1, block // 512))

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ._fused_tiles import Tiles, constants, tiles
+from ._fused_tiles import Tiles, constants, norm_constants, tiles
 
 
 @triton.jit
@@ -110,9 +110,8 @@ def normalize(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, 
     """LayerNorm of the rows of x [T, D] where a bias is given, RMSNorm otherwise."""
     tokens, dim = x.shape
     y = torch.empty((tokens, dim), dtype=x.dtype, device=x.device)
-    block = triton.next_power_of_2(dim)
-    warps = min(16, max(1, block // 512))
-    norm_kernel[(tokens,)](x, weight, bias, y, x.stride(0), dim, epsilon, CENTRED=bias is not None, BD=block, num_warps=warps)
+    fixed, warps = norm_constants(dim, centred=bias is not None)
+    norm_kernel[(tokens,)](x, weight, bias, y, x.stride(0), dim, epsilon, **fixed, num_warps=warps)
     return y
 
 

@@ -8,6 +8,7 @@ import torch
 
 from .._identity import triton_kernels
 from ..registry import Device, Run, Setup, kernel
+from . import _fused_code
 from .problem import EVERYTHING, NORMS, FeedForward, FeedForwardInputs
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def refusal(problem: FeedForward, device: Device) -> str | None:
     requires=("triton",),
     refuses=refusal,
     identified=triton_kernels("linear_kernel", alone=True),
+    device_code=_fused_code.configurations,
 )
 def fused(problem: FeedForward, setup: Setup) -> Run:
     """Triton: norm, then W1 (and gate) with bias and activation, then W2 with bias and residual, each one kernel.
