@@ -74,7 +74,7 @@ def configuration(
     tma: bool, aligned: bool = True, spills_allowed: int = 0, representative: bool = False,
 ) -> Configuration:  # fmt: skip
     """The kernel for groups of 4 heads whose head_dim lies in one piece, with log-sum-exp; `aligned`: rows begin on 16 bytes."""
-    fixed = constants(asked, group=4, head_dim=head_dim, cut=cut) | {f"s_{x}d": 1 for x in "qkv"}
+    fixed = constants(asked, group=4, head_dim=head_dim, cut=cut, persistent=cut.persistent > 0) | {f"s_{x}d": 1 for x in "qkv"}
     first, second = parts(head_dim)
     fixed |= {"s_xs": 1} if asked.bias else {"p_bias": None, **{f"s_x{x}": 0 for x in "bhts"}}
     fixed |= {} if asked.lengths else {"p_lengths": None}

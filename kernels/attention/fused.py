@@ -9,7 +9,7 @@ import torch
 from .._cards import Card
 from .._identity import triton_kernels
 from ..registry import ITEM_BYTES, Device, Run, Setup, Trace, kernel
-from . import _decode_code, _prefill_code
+from . import _decode_code, _decode_tuning, _prefill_code, _prefill_tuning
 from ._pairs import keys_read
 from .problem import EVERYTHING, Attention, AttentionInputs
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._code import Configuration
+    from .._tuning import Task
 
 HEAD_DIMS = range(16, 257)
 
@@ -50,9 +51,26 @@ def precision() -> str:
 
 
 def ran(problem: Attention, setup: Setup, trace: Trace) -> str:
-    """The judge of its identity; says where TF32 was used."""
+    """The judge of its identity; says which tile it was built with and who chose it, and where TF32 was used."""
     found = triton_kernels(device_kernel(problem), alone=True)(problem, setup, trace)
-    return f"{found} in TF32" if problem.dtype == "float32" and precision() == "tf32" else found
+    return f"{found} {form(problem, Card.of(setup.device), precision=precision())}" if trace.device_watched else found
+
+
+def form(problem: Attention, card: Card, *, precision: str = "ieee") -> str:
+    """How the work is cut on a card: "128×128 w8 s3 ahead, tuned"."""
+    if packed(problem):
+        told = str(_decode_tuning.chosen(problem, card, precision))
+    else:
+        chosen = _prefill_tuning.chosen(problem, card, precision)
+        told = f"{_prefill_tuning.launched(chosen.value, problem, card)}, {chosen.origin}"
+    return f"{told}, in TF32" if problem.dtype == "float32" and precision == "tf32" else told
+
+
+def tuning(problem: Attention, card: Card) -> Iterator[Task]:
+    """What there is to choose of the kernel that is meant for the problem."""
+    found = _decode_tuning.task(problem, card) if packed(problem) else _prefill_tuning.task(problem, card)
+    if found is not None:
+        yield found
 
 
 def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
@@ -69,6 +87,7 @@ def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
     refuses=refuses,
     identified=ran,
     device_code=device_code,
+    tuning=tuning,
 )
 def fused(problem: Attention, setup: Setup) -> Run:
     """Triton: online softmax over tiles of keys; what nobody sees is skipped, grouped heads share keys and values.
@@ -97,7 +116,7 @@ def _few(problem: Attention, card: Card, precision: str) -> Callable[[AttentionI
     from ._decode_triton import decode
 
     item_bytes, rows = ITEM_BYTES[problem.dtype], problem.q_len * problem.group
-    cut = cutting.tile(rows, problem.head_dim, item_bytes, card.capability, biased=problem.bias != "none")
+    cut = _decode_tuning.chosen(problem, card, precision).value
     resident = cutting.resident(cut, problem.head_dim, item_bytes, card.capability)
     seen = max(keys_read(problem, length) for length in problem.lengths())
     splits = cutting.splits(problem.batch, problem.kv_heads, -(-rows // cut.rows), seen, cut, card.multiprocessors, resident)
@@ -106,16 +125,16 @@ def _few(problem: Attention, card: Card, precision: str) -> Callable[[AttentionI
 
 
 def _many(problem: Attention, card: Card, precision: str) -> Callable[[AttentionInputs], torch.Tensor]:
-    from . import _prefill_tiles as cutting
     from ._prefill_launch import attend
+    from ._prefill_tiles import heads_together
 
-    item_bytes, biased = ITEM_BYTES[problem.dtype], problem.bias != "none"
-    size = {"head_dim": problem.head_dim, "item_bytes": item_bytes}
-    sequences = problem.batch * problem.heads
-    cut = cutting.tile(problem.q_len, sequences, **size, capability=card.capability, multiprocessors=card.multiprocessors, biased=biased)
-    together = cutting.heads_together(problem.group, problem.kv_len, **size, l2_bytes=card.l2_bytes, causal=problem.triangular)
+    item_bytes = ITEM_BYTES[problem.dtype]
+    cut = _prefill_tuning.chosen(problem, card, precision).value
+    size = {"head_dim": problem.head_dim, "item_bytes": item_bytes, "l2_bytes": card.l2_bytes}
+    together = heads_together(problem.group, problem.kv_len, **size, causal=problem.triangular, eighths=cut.l2_eighths)
     tma = _prefill_code.takes_tma(card.capability, item_bytes)
     options = {**_meaning(problem), "cut": cut, "together": together, "tma": tma, "precision": precision}
+    options["programs"] = cut.persistent * card.multiprocessors
     return lambda inputs: attend(inputs.q, inputs.k, inputs.v, **_given(inputs), **options)
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .._cards import H100, Card
 from .._identity import triton_kernels
-from ..registry import Device, Run, Setup, kernel
-from . import _fused_code
+from ..registry import Device, Run, Setup, Trace, kernel
+from . import _fused_code, _fused_tuning
 from .problem import EVERYTHING, NORMS, FeedForward, FeedForwardInputs
 
 if TYPE_CHECKING:
@@ -26,14 +27,26 @@ def refusal(problem: FeedForward, device: Device) -> str | None:
     return None
 
 
+def ran(problem: FeedForward, setup: Setup, trace: Trace) -> str:
+    """The judge of its identity; says which tiles it was built with and who chose them."""
+    found = triton_kernels("linear_kernel", alone=True)(problem, setup, trace)
+    return f"{found} {form(problem, Card.of(setup.device))}" if trace.device_watched else found
+
+
+def form(problem: FeedForward, card: Card) -> str:
+    """How the work is cut on a card: "128×64×64 w8 s3, default" for W1, and for W2 if that is another."""
+    return " and ".join(dict.fromkeys(str(chosen) for chosen in _fused_tuning.chosen(problem, card)))
+
+
 @kernel(
     FeedForward,
     devices=("cuda",),
     accepts=EVERYTHING,
     requires=("triton",),
     refuses=refusal,
-    identified=triton_kernels("linear_kernel", alone=True),
+    identified=ran,
     device_code=_fused_code.configurations,
+    tuning=_fused_tuning.tasks,
 )
 def fused(problem: FeedForward, setup: Setup) -> Run:
     """Triton: norm, then W1 (and gate) with bias and activation, then W2 with bias and residual, each one kernel.
@@ -43,6 +56,8 @@ def fused(problem: FeedForward, setup: Setup) -> Run:
     from . import _fused_triton
 
     weights: FeedForwardWeights = setup.weights.map(torch.Tensor.contiguous)
+    card = Card.of(setup.device) if setup.device.type == "cuda" else H100  # Triton's interpreter runs on a CPU
+    first, second = (chosen.value for chosen in _fused_tuning.chosen(problem, card))
 
     def run(inputs: FeedForwardInputs) -> torch.Tensor:
         x = inputs.x.reshape(-1, problem.dim)
@@ -52,10 +67,9 @@ def fused(problem: FeedForward, setup: Setup) -> Run:
             h = x
             if weights.norm_weight is not None:
                 h = _fused_triton.normalize(x, weights.norm_weight, weights.norm_bias, NORMS[problem.norm])
-            a = _fused_triton.linear(
-                h, weights.w1, weights.b1, gate=weights.w_gate, gate_bias=weights.b_gate, activation=problem.activation
-            )
-            y = _fused_triton.linear(a, weights.w2, weights.b2, residual=x if problem.residual else None)
+            gate = {"gate": weights.w_gate, "gate_bias": weights.b_gate}
+            a = _fused_triton.linear(h, weights.w1, weights.b1, **gate, activation=problem.activation, cut=first)
+            y = _fused_triton.linear(a, weights.w2, weights.b2, residual=x if problem.residual else None, cut=second)
         return y.view(inputs.x.shape)
 
     if setup.calibration is not None:

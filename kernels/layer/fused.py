@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._cards import Card
 from .._identity import triton_kernels
-from ..attention.fused import device_kernel, precision
+from ..attention import fused as attention
+from ..feedforward import fused as feedforward
 from ..registry import Setup, Trace, kernel
 from ._compose import composed, part, refusal_of
 from .problem import EVERYTHING, Layer
@@ -15,9 +17,13 @@ if TYPE_CHECKING:
 
 
 def ran(problem: Layer, setup: Setup, trace: Trace) -> str:
-    """The judge of its identity: both of our kernels ran."""
-    found = triton_kernels(device_kernel(problem.attention), "linear_kernel")(problem, setup, trace)
-    return f"{found}, attention in TF32" if problem.dtype == "float32" and precision() == "tf32" else found
+    """The judge of its identity: both of our kernels ran, in these tiles."""
+    found = triton_kernels(attention.device_kernel(problem.attention), "linear_kernel")(problem, setup, trace)
+    if not trace.device_watched:
+        return found
+    card = Card.of(setup.device)
+    attended = attention.form(problem.attention, card, precision=attention.precision())
+    return f"{found}: attention {attended}, linear {feedforward.form(problem.feedforward, card)}"
 
 
 ATTENTION, FEEDFORWARD = part("attention/fused"), part("feedforward/fused")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from kerneldyno.kernels._cards import H100, Card
 from kerneldyno.kernels.attention.fused import device_kernel, fused, ran
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Device, NotAsNamed, Setup, Trace
@@ -44,20 +45,26 @@ def test_refusals(changes: dict[str, Any], device: Device, sentence: str | None)
 
 
 @pytest.mark.parametrize(
-    ("changes", "name"),
+    ("changes", "name", "tile"),
     [
-        ({"q_len": 17}, "prefill_kernel"),
-        ({"q_len": 4096, "causal": True}, "prefill_kernel"),
-        ({"q_len": 16, "kv_len": 4096}, "split_kernel"),
-        ({"q_len": 512, "page_size": 16}, "split_kernel"),
+        ({"q_len": 17}, "prefill_kernel", "32×32 w4 s2"),
+        ({"q_len": 4096, "causal": True, "dtype": "float16"}, "prefill_kernel", "128×128 w8 s3 ahead"),
+        ({"q_len": 4096, "head_dim": 36, "dtype": "float16"}, "prefill_kernel", "128×64 w8 s3 ahead"),  # TMA does not take it
+        ({"q_len": 16, "kv_len": 4096}, "split_kernel", "16×32 w4 s3"),
+        ({"q_len": 512, "page_size": 16, "dtype": "bfloat16"}, "split_kernel", "64×64 w4 s3"),
     ],
 )
-def test_which_kernel_is_meant_for_what(changes: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_kernel_is_meant_for_what(changes: dict[str, Any], name: str, tile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Card, "of", lambda device: H100)
     problem = Attention(**changes)
     assert device_kernel(problem) == name
     setup = Setup(torch.device("cuda"))
-    assert ran(problem, setup, Trace({f"{name}_0d1": 1})) == f"Triton: {name}"
+    assert ran(problem, setup, Trace({f"{name}_0d1": 1})) == f"Triton: {name} {tile}, default"
+    unseen = ran(problem, setup, Trace(device_watched=False))
+    assert unseen.startswith("not seen")
+    assert tile not in unseen
     with pytest.raises(NotAsNamed, match="did not run"):
         ran(problem, setup, Trace({"some_other_kernel": 1}))
     monkeypatch.setattr("kerneldyno.kernels.attention.fused.precision", lambda: "tf32")
-    assert ran(problem, setup, Trace({name: 1})) == f"Triton: {name} in TF32"
+    in_tf32 = ", in TF32" if problem.dtype == "float32" else ""
+    assert ran(problem, setup, Trace({name: 1})) == f"Triton: {name} {tile}, default{in_tf32}"
