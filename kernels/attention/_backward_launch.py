@@ -1,4 +1,4 @@
-"""Launching the backward kernels: workspaces, descriptors where TMA takes the tensors, strides, and what is fixed when they are compiled."""
+"""Launching the backward kernels: workspaces, descriptors where TMA takes the tensors, strides, and what is fixed when compiled."""
 # mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ def gradients(
     """Gradients of q [batch, heads, T, D], k and v [batch, kv_heads, S, D] for that of the output, `grad`, as large as q.
 
     `output` (contiguous) and `lse` (float32 [batch, heads, T], natural logarithms, -inf where a query sees no key) are those of the
-    forward pass, and lse is overwritten. Arguments are otherwise those of the forward pass. `shares`: programs among which the query
+    forward pass. Arguments are otherwise those of the forward pass. `shares`: programs among which the query
     heads of a group are divided. The results are new contiguous tensors.
     """
     batch, heads, queries, head_dim = q.shape
     kv_heads, keys = k.shape[1], k.shape[2]
     group, width = heads // kv_heads, max(16, triton.next_power_of_2(head_dim))
-    delta = torch.empty_like(lse)
-    delta_kernel[(triton.cdiv(queries, 64), batch * heads)](
-        output, grad, lse, delta, *grad.stride(), heads, queries, D=head_dim, BT=64, BD=width, num_warps=4
+    most = max(cut.keys.bt, cut.queries.bt if cut.queries else 0)
+    room = triton.cdiv(queries, most) * most
+    sums, delta = (torch.empty((batch, heads, room), dtype=torch.float32, device=q.device) for _ in range(2))
+    delta_kernel[(triton.cdiv(room, 64), batch * heads)](
+        output, grad, lse, sums, delta, *grad.stride(), heads, queries, room, D=head_dim, BT=64, BD=width, num_warps=4
     )
     added = bias if mask is None else mask.view(torch.uint8)
     steps = (0,) * 4 if added is None else added.expand(batch, heads, queries, keys).stride()
@@ -52,8 +54,8 @@ def gradients(
     total, tile = batch * kv_heads * shares, cut.keys
     summed = descriptors(dq, tile.bt, (width, 0))[0] if once and tma else None
     keys_kernel[(total * triton.cdiv(keys, tile.bs),)](
-        q, k, v, grad, dq, dk, dv, lse, delta, lengths, added, *tiled(tile.bt, tile.bs), summed, *strides,
-        heads, queries, keys, total, min(together or 1, total), *numbers, G=group // shares, SHARES=shares, ONCE=once,
+        q, k, v, grad, dq, dk, dv, sums, delta, lengths, added, *tiled(tile.bt, tile.bs), summed, *strides,
+        heads, queries, keys, room, total, min(together or 1, total), *numbers, G=group // shares, SHARES=shares, ONCE=once,
         BT=tile.bt, BS=tile.bs, num_warps=tile.warps, num_stages=tile.stages, **constants,
     )  # fmt: skip
     if shares > 1:
@@ -62,8 +64,8 @@ def gradients(
         return torch.mul(dq, scale, out=torch.empty_like(output)), dk, dv
     total, tile = batch * heads, cut.queries
     queries_kernel[(total * triton.cdiv(queries, tile.bt),)](
-        q, k, v, grad, dq, lse, delta, lengths, added, *tiled(tile.bt, tile.bs), *strides,
-        heads, queries, keys, total, min(together or group, total), *numbers, G=group,
+        q, k, v, grad, dq, sums, delta, lengths, added, *tiled(tile.bt, tile.bs), *strides,
+        heads, queries, keys, room, total, min(together or group, total), *numbers, G=group,
         BT=tile.bt, BS=tile.bs, num_warps=tile.warps, num_stages=tile.stages, **constants,
     )  # fmt: skip
     return dq, dk, dv

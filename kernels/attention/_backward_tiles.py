@@ -39,14 +39,15 @@ def seers(
 ) -> tuple[int, int, int, int]:
     """(lo, whole, until, hi) for the keys first … first + keys - 1: only queries of [lo, hi) see some, those of [whole, until) all.
 
-    lo, whole and until are multiples of `rows`, save that until is at most the number of queries. Query i stands at i + past. Keys from
-    `length` on are hidden. Traced by Triton, too: nothing but `min` and `max` is called, and numbers at least 0 are divided.
+    lo, whole and until are multiples of `rows`, save that until may be the number of queries. lo is less than hi, also where nobody sees
+    any of the keys. Query i stands at i + past, keys from `length` on are hidden. Traced by Triton, too: nothing but `min` and `max` is
+    called, and numbers at least 0 are divided.
     """
     last = first + keys - 1
     lo = 0
     whole = 0
-    until = queries
     hi = queries
+    until = queries
     if causal:
         lo = max(first - past, 0)
         whole = max(last - past, 0)
@@ -54,17 +55,11 @@ def seers(
         lo = max(first - window + 1 - past, 0)
         whole = max(last - window + 1 - past, 0)
     if windowed:
-        hi = max(min(queries, last + window - past), 0)
+        hi = max(min(queries, last + window - past), 1)
         until = max(min(queries, first + window - past), 0) // rows * rows
-    # keys beyond the end are hidden from everybody
-    if first >= length:
-        hi = 0
+    # a tile that reaches beyond the last key that is seen is masked for everybody
     if last >= length:
         until = 0
-    lo = min(lo // rows * rows, hi)
-    whole = min((whole + rows - 1) // rows * rows, (hi + rows - 1) // rows * rows)
-    if until <= whole:
-        # nobody sees all: one masked stretch
-        whole = max((hi + rows - 1) // rows * rows, lo)
-        until = whole
+    lo = min(lo, hi - 1) // rows * rows
+    whole = (whole + rows - 1) // rows * rows
     return lo, whole, until, hi
