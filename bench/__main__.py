@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import flags
-from .cli import comparing, stored
+from .cli import codegen, comparing, stored
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,6 +140,7 @@ def check(
 
 
 app.command(epilog=comparing.EXIT_CODES)(comparing.compare)
+app.command(epilog=codegen.EXIT_CODES)(codegen.codegen)
 app.command(epilog=EXIT_CODES)(stored.history)
 app.command(epilog=EXIT_CODES)(stored.export)
 

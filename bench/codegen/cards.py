@@ -54,6 +54,8 @@ class Rates:
     """Additions, multiplications or both at once (FMA): results."""
     tensor_opcode: str
     """The opcode that its products are known by."""
+    device_bytes: float
+    """Of the device's memory, for one of all multiprocessors: bandwidth / multiprocessors / boost clock."""
     integer: int = 64
     """Comparisons, minima, selections, logic, sums of integers, conversions: results."""
     special: int = 16
@@ -65,13 +67,18 @@ class Rates:
 
 
 RATES = {
-    (8, 0): Rates(2048, 64, "HMMA"),
-    # those of professional cards: GeForce does half of it when sums are in float32
-    (8, 6): Rates(1024, 128, "HMMA"),
-    (8, 9): Rates(1024, 128, "HMMA"),
-    (9, 0): Rates(4096, 128, "HGMMA"),
-    (10, 0): Rates(8192, 128, "UTCHMMA"),
-    (12, 0): Rates(1024, 128, "HMMA"),
+    # A100 80 GB: 2039 GB/s, 108, 1.41 GHz
+    (8, 0): Rates(2048, 64, "HMMA", 13.4),
+    # tensor cores: those of professional cards: GeForce does half of it when sums are in float32
+    # RTX 3090: 936 GB/s, 82, 1.695 GHz; RTX 4090: 1008 GB/s, 128, 2.52 GHz
+    (8, 6): Rates(1024, 128, "HMMA", 6.7),
+    (8, 9): Rates(1024, 128, "HMMA", 3.1),
+    # H200: 4800 GB/s, 132, 1.83 GHz; an H100 has 3350 GB/s
+    (9, 0): Rates(4096, 128, "HGMMA", 19.9),
+    # B200: 8000 GB/s, 148, 1.965 GHz
+    (10, 0): Rates(8192, 128, "UTCHMMA", 27.5),
+    # RTX 5090: 1792 GB/s, 170, 2.41 GHz
+    (12, 0): Rates(1024, 128, "HMMA", 4.4),
 }
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from . import sass
-from .cards import LIMITS, Limits
+from .cards import LIMITS, RATES, Limits
+from .predict import Prediction, Unpredictable, predict
 
 if TYPE_CHECKING:
     from kerneldyno.kernels._code import Configuration
@@ -60,6 +61,10 @@ class Facts(msgspec.Struct, frozen=True):
     counts: dict[str, int]
     """Others, by the names in COUNTED."""
     occupancy: Occupancy
+    prediction: Prediction | None
+    """What would limit it if nothing had to wait."""
+    unpredictable: str
+    """Why there is no prediction, in a sentence; empty when there is one."""
 
     @property
     def spills(self) -> int:
@@ -72,11 +77,13 @@ def read(code: str, usage: str, configuration: Configuration, *, shared_bytes: i
     Raises ValueError where that is not what cuobjdump writes, and KeyError for a card that `cards` does not know.
     """
     registers, local = (re.search(rf"\b{name}:(\d+)", usage) for name in ("REG", "STACK"))
-    opcodes = Counter(instruction.opcode for instruction in sass.parse(code))
+    instructions = list(sass.parse(code))
+    opcodes = Counter(instruction.opcode for instruction in instructions)
     if registers is None or local is None or not opcodes:
         raise ValueError("no registers or instructions were found in what cuobjdump wrote of the binary")
     found = int(registers[1])
     limits = LIMITS[configuration.capability]
+    prediction, unpredictable = _predicted(instructions, configuration, threads)
     return Facts(
         registers=found,
         spill_stores=_count(opcodes, r"STL\b"),
@@ -89,7 +96,25 @@ def read(code: str, usage: str, configuration: Configuration, *, shared_bytes: i
         tensor=_tensor(opcodes),
         counts={name: _count(opcodes, pattern) for name, pattern in COUNTED.items()},
         occupancy=occupancy(limits, registers=found, shared_bytes=shared_bytes, tensor_columns=tensor_columns, threads=threads),
+        prediction=prediction,
+        unpredictable=unpredictable,
     )
+
+
+def _predicted(instructions: Sequence[sass.Instruction], configuration: Configuration, threads: int) -> tuple[Prediction | None, str]:
+    """The prediction, or why there is none."""
+    sixteen_bit = configuration.dtype != "float32"
+    try:
+        found = predict(
+            instructions,
+            RATES[configuration.capability],
+            warps=threads // 32,
+            streams=configuration.streams,
+            sixteen_bit=sixteen_bit,
+        )
+    except Unpredictable as reason:
+        return None, str(reason)
+    return found, ""
 
 
 def occupancy(limits: Limits, *, registers: int, shared_bytes: int, tensor_columns: int, threads: int) -> Occupancy:
