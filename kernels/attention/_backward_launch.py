@@ -29,9 +29,9 @@ def gradients(
     group, width = heads // kv_heads, max(16, triton.next_power_of_2(head_dim))
     most = max(cut.keys.bt, cut.queries.bt if cut.queries else 0)
     room = triton.cdiv(queries, most) * most
-    sums, delta = (torch.empty((batch, heads, room), dtype=torch.float32, device=q.device) for _ in range(2))
+    rows = torch.empty((batch, heads, 2, room), dtype=torch.float32, device=q.device)
     delta_kernel[(triton.cdiv(room, 64), batch * heads)](
-        output, grad, lse, sums, delta, *grad.stride(), heads, queries, room, D=head_dim, BT=64, BD=width, num_warps=4
+        output, grad, lse, rows, *grad.stride(), heads, queries, room, D=head_dim, BT=64, BD=width, num_warps=4
     )
     added = bias if mask is None else mask.view(torch.uint8)
     steps = (0,) * 4 if added is None else added.expand(batch, heads, queries, keys).stride()
@@ -49,12 +49,12 @@ def gradients(
 
     def tiled(bt: int, bs: int) -> list[object]:
         given = ((q, bt), (k, bs), (v, bs), (grad, bt))
-        return [descriptors(tensor, rows, (width, 0))[0] if tma else None for tensor, rows in given]
+        return [descriptors(tensor, size, (width, 0))[0] if tma else None for tensor, size in given]
 
     total, tile = batch * kv_heads * shares, cut.keys
     summed = descriptors(dq, tile.bt, (width, 0))[0] if once and tma else None
     keys_kernel[(total * triton.cdiv(keys, tile.bs),)](
-        q, k, v, grad, dq, dk, dv, sums, delta, lengths, added, *tiled(tile.bt, tile.bs), summed, *strides,
+        q, k, v, grad, dq, dk, dv, rows, lengths, added, *tiled(tile.bt, tile.bs), summed, *strides,
         heads, queries, keys, room, total, min(together or 1, total), *numbers, G=group // shares, SHARES=shares, ONCE=once,
         BT=tile.bt, BS=tile.bs, num_warps=tile.warps, num_stages=tile.stages, **constants,
     )  # fmt: skip
@@ -64,7 +64,7 @@ def gradients(
         return torch.mul(dq, scale, out=torch.empty_like(output)), dk, dv
     total, tile = batch * heads, cut.queries
     queries_kernel[(total * triton.cdiv(queries, tile.bt),)](
-        q, k, v, grad, dq, sums, delta, lengths, added, *tiled(tile.bt, tile.bs), *strides,
+        q, k, v, grad, dq, rows, lengths, added, *tiled(tile.bt, tile.bs), *strides,
         heads, queries, keys, room, total, min(together or group, total), *numbers, G=group,
         BT=tile.bt, BS=tile.bs, num_warps=tile.warps, num_stages=tile.stages, **constants,
     )  # fmt: skip

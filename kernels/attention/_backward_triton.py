@@ -25,13 +25,13 @@ _seers = _backward_tiles.seers if triton.knobs.runtime.interpret else triton.jit
 
 @triton.jit(do_not_specialize=["T", "ROOM"])
 def delta_kernel(
-    p_o, p_g, p_lse, p_sums, p_delta, s_gb, s_gh, s_gt, s_gd, H, T, ROOM,
+    p_o, p_g, p_lse, p_rows, s_gb, s_gh, s_gt, s_gd, H, T, ROOM,
     D: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """What the gradients of a row of scores have in common: delta, the sum of output times its gradient, for BT queries of one head.
 
-    sums and delta are [batch · H, ROOM], whole tiles, so that nobody has to mask them: the natural logarithms lse become ones of base
-    2, and +inf past the last query and for one that sees no key, which then weighs nothing. o is contiguous, its gradient g has any strides.
+    rows is [batch · H, 2, ROOM], in whole tiles, so that nobody has to mask them: the natural logarithms lse as ones of base 2, +inf past
+    the last query and for one that sees no key, which then weighs nothing; and the deltas. o is contiguous, its gradient g has any strides.
     """
     i_t = tl.program_id(0) * BT
     head = tl.program_id(1)
@@ -45,9 +45,9 @@ def delta_kernel(
     b_p_g = p_g + (head // H).to(tl.int64) * s_gb + (head % H).to(tl.int64) * s_gh + o_t.to(tl.int64)[:, None] * s_gt
     b_g = tl.load(b_p_g + o_d[None, :] * s_gd, mask=m, other=0.0).to(tl.float32)
     b_lse = tl.load(p_lse + at + o_t, mask=m_t, other=float("-inf"))
-    to = head.to(tl.int64) * ROOM + o_t
-    tl.store(p_delta + to, tl.sum(b_o * b_g, 1), mask=o_t < ROOM)
-    tl.store(p_sums + to, tl.where(b_lse == float("-inf"), float("inf"), b_lse * LOG2_E), mask=o_t < ROOM)
+    b_p_r = p_rows + head.to(tl.int64) * (2 * ROOM) + o_t
+    tl.store(b_p_r, tl.where(b_lse == float("-inf"), float("inf"), b_lse * LOG2_E), mask=o_t < ROOM)
+    tl.store(b_p_r + ROOM, tl.sum(b_o * b_g, 1), mask=o_t < ROOM)
 
 
 @triton.jit
@@ -86,8 +86,8 @@ def _bounds(o_t, length, window, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
 
 @triton.jit
 def _through_queries(
-    b_dk, b_dv, b_k, b_v, t_q, t_g, t_dq, p_q, p_g, p_dq, p_sums, p_delta, p_bias, s_qt, s_gt, s_xt,
-    i_b, i_h, lo, whole, until, hi, i_s, o_s, m_d, T, past, length, window, scale, cap,
+    b_dk, b_dv, b_k, b_v, t_q, t_g, t_dq, p_q, p_g, p_dq, p_rows, p_bias, s_qt, s_gt, s_xt,
+    i_b, i_h, lo, whole, until, hi, i_s, o_s, m_d, T, ROOM, past, length, window, scale, cap,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, BIAS: tl.constexpr, ONCE: tl.constexpr,
     D: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -102,7 +102,7 @@ def _through_queries(
         m_t = i_t + o_t < T
         # [BT, BD]
         b_q = _tile(t_q, p_q, i_b, i_h, i_t, s_qt, m_t, m_d, BT, BD, 0, True, False)
-        b_lse = tl.load(p_sums + i_t + o_t)
+        b_lse = tl.load(p_rows + i_t + o_t)
         # [BS, BT]
         b_s = tl.dot(b_k, b_q.T, input_precision=PRECISION)
         b_g = _tile(t_g, p_g, i_b, i_h, i_t, s_gt, m_t, m_d, BT, BD, 0, True, False)
@@ -119,7 +119,7 @@ def _through_queries(
                 b_s = tl.where((i_s + o_s)[:, None] >= first[None, :], b_s, float("-inf"))
         b_p = tl.exp2(b_s * factor - b_lse[None, :])
         b_dv = tl.dot(b_p.to(b_g.dtype), b_g, b_dv, input_precision=PRECISION)
-        b_delta = tl.load(p_delta + i_t + o_t)
+        b_delta = tl.load(p_rows + ROOM + i_t + o_t)
         b_ds = (b_p * (b_dp - b_delta[None, :]) * b_slope).to(b_q.dtype)
         b_dk = tl.dot(b_ds, b_q, b_dk, input_precision=PRECISION)
         if ONCE:
@@ -134,7 +134,7 @@ def _through_queries(
 
 @triton.jit(do_not_specialize=["T", "S", "window", "TOTAL", "TOGETHER"])
 def keys_kernel(
-    p_q, p_k, p_v, p_g, p_dq, p_dk, p_dv, p_sums, p_delta, p_lengths, p_bias, t_q, t_k, t_v, t_g, t_dq,
+    p_q, p_k, p_v, p_g, p_dq, p_dk, p_dv, p_rows, p_lengths, p_bias, t_q, t_k, t_v, t_g, t_dq,
     s_qb, s_qh, s_qt, s_qd, s_kb, s_kh, s_ks, s_kd, s_vb, s_vh, s_vs, s_vd, s_gb, s_gh, s_gt, s_gd, s_xb, s_xh, s_xt, s_xs,
     H, T, S, ROOM, TOTAL, TOGETHER, window, scale, cap, factor,
     G: tl.constexpr, SHARES: tl.constexpr, D: tl.constexpr, CAUSAL: tl.constexpr, LENGTHS: tl.constexpr, WINDOW: tl.constexpr,
@@ -175,7 +175,7 @@ def keys_kernel(
     tl.assume(lo < hi)
     for i in range(G):
         i_h = head % shares * G + i
-        room = (i_b * H + i_h).to(tl.int64) * ROOM
+        room = (i_b * H + i_h).to(tl.int64) * (2 * ROOM)
         b_p_q = p_q + at_b * s_qb + i_h.to(tl.int64) * s_qh + (o_t[:, None] * s_qt + o_d[None, :] * s_qd)
         b_p_g = p_g + at_b * s_gb + i_h.to(tl.int64) * s_gh + (o_t[:, None] * s_gt + o_d[None, :] * s_gd)
         b_p_dq = p_dq
@@ -185,8 +185,8 @@ def keys_kernel(
         if BIAS != 0:
             b_p_x = p_bias + at_b * s_xb + i_h.to(tl.int64) * s_xh + (i_s + o_s).to(tl.int64)[:, None] * s_xs
         b_dk, b_dv = _through_queries(
-            b_dk, b_dv, b_k, b_v, t_q, t_g, t_dq, b_p_q, b_p_g, b_p_dq, p_sums + room, p_delta + room, b_p_x, s_qt, s_gt, s_xt,
-            i_b, i_h, lo, whole, until, hi, i_s, o_s, m_d, T, past, length, window, scale, cap,
+            b_dk, b_dv, b_k, b_v, t_q, t_g, t_dq, b_p_q, b_p_g, b_p_dq, p_rows + room, b_p_x, s_qt, s_gt, s_xt,
+            i_b, i_h, lo, whole, until, hi, i_s, o_s, m_d, T, ROOM, past, length, window, scale, cap,
             CAUSAL=CAUSAL, WINDOW=WINDOW, SOFTCAP=SOFTCAP, BIAS=BIAS, ONCE=ONCE, D=D, BT=BT, BD=BD, PRECISION=PRECISION,
         )  # fmt: skip
     to = (head.to(tl.int64) * S + i_s) * D + (o_s[:, None] * D + o_d[None, :])
@@ -227,7 +227,7 @@ def _through_keys(
 
 @triton.jit(do_not_specialize=["T", "S", "window", "TOTAL", "TOGETHER"])
 def queries_kernel(
-    p_q, p_k, p_v, p_g, p_dq, p_sums, p_delta, p_lengths, p_bias, t_q, t_k, t_v, t_g,
+    p_q, p_k, p_v, p_g, p_dq, p_rows, p_lengths, p_bias, t_q, t_k, t_v, t_g,
     s_qb, s_qh, s_qt, s_qd, s_kb, s_kh, s_ks, s_kd, s_vb, s_vh, s_vs, s_vd, s_gb, s_gh, s_gt, s_gd, s_xb, s_xh, s_xt, s_xs,
     H, T, S, ROOM, TOTAL, TOGETHER, window, scale, cap, factor,
     G: tl.constexpr, D: tl.constexpr, CAUSAL: tl.constexpr, LENGTHS: tl.constexpr, WINDOW: tl.constexpr,
@@ -262,9 +262,9 @@ def queries_kernel(
     b_q = _tile(t_q, b_p_q, i_b, i_h, i_q, s_qt, m_t, m_d, BT, BD, 0, True, False)
     b_g = _tile(t_g, b_p_g, i_b, i_h, i_q, s_gt, m_t, m_d, BT, BD, 0, True, False)
     at = head.to(tl.int64) * T + i_q
-    room = head.to(tl.int64) * ROOM + i_q
-    b_lse = tl.load(p_sums + room + o_row)
-    b_delta = tl.load(p_delta + room + o_row)
+    room = head.to(tl.int64) * (2 * ROOM) + i_q
+    b_lse = tl.load(p_rows + room + o_row)
+    b_delta = tl.load(p_rows + room + ROOM + o_row)
     b_dq = tl.zeros([BT, BD], tl.float32)
     lo, whole, until, hi = _range(i_t, length, past, window, CAUSAL, WINDOW, BT, BS)
     o_t = i_q + o_row + past
