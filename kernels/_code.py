@@ -18,7 +18,7 @@ class Configuration:
     """One form of a device kernel: everything that its binary depends on, beside Triton itself."""
 
     function: str
-    """Module within this package and name: "attention._prefill_triton:prefill_kernel"."""
+    """Module within this package and name: "attention._prefill_triton:prefill_kernel"; or a file of its own: f"{__file__}:my_kernel"."""
     capability: tuple[int, int]
     dtype: str
     """float32, bfloat16 or float16."""
@@ -50,7 +50,7 @@ class Configuration:
     @property
     def name(self) -> str:
         """Of the function alone: "prefill_kernel"."""
-        return self.function.partition(":")[2]
+        return self.function.rpartition(":")[2]
 
 
 def signature(

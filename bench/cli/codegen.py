@@ -7,6 +7,8 @@ from typing import Annotated
 
 from typer import Exit, Option
 
+from .. import flags
+
 EXIT_CODES = """Exit status: 0 everything may be offered · 2 a mistake in what was asked · 5 a configuration spills, does not fit, does not
 compile or lacks tensor cores · 130 interrupted (what was compiled is shown)."""
 
@@ -26,6 +28,7 @@ def codegen(
     kernels: Kernels = None,
     arch: Arch = "sm_80,sm_90,sm_100",
     few: Few = False,
+    load: flags.Load = None,
     jobs: Jobs = None,
     timeout: Timeout = 120.0,
     json: Json = None,
@@ -48,6 +51,7 @@ def codegen(
         kernels=options.words(kernels, "--kernels"),
         archs=options.words(arch, "--arch"),
         few=few,
+        load=tuple(load or ()),
         jobs=jobs,
         timeout_s=timeout,
         json=json,

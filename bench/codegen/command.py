@@ -34,6 +34,7 @@ class Asked:
     kernels: tuple[str, ...] = ()
     archs: tuple[str, ...] = ARCHS
     few: bool = False
+    load: tuple[Path, ...] = ()
     jobs: int | None = None
     timeout_s: float = pool.TIMEOUT_S
     json: Path | None = None
@@ -76,7 +77,7 @@ def choose(asked: Asked) -> list[_code.Configuration]:
     """What is to be compiled, each form once. Raises UsageError for an unknown card and for kernels without Triton code of their own."""
     capabilities = [_known(word) for word in asked.archs]
     # `_code` is loaded before and so not forgotten: a configuration that is sent to a process has to be of the class that is known here
-    kernels = registry.load(declarations_only=True)
+    kernels = registry.load(asked.load, declarations_only=True)
     found = [
         configuration
         for kernel, configurations in _offering(kernels, capabilities, asked.kernels)

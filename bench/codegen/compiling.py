@@ -7,22 +7,35 @@ from __future__ import annotations
 
 import importlib
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kerneldyno.kernels.registry import plugin_module
+
 from . import facts
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from kerneldyno.kernels._code import Configuration
 
     from .facts import Facts
 
 KERNELS = "kerneldyno.kernels"
+FILES = "kerneldyno_codegen_"
+"""Modules of files given from outside are named so."""
 
 
 class Mismatch(Exception):
     """A configuration does not fit its kernel; the message says which argument."""
+
+
+def prepare() -> None:
+    """Import what takes seconds, once in a process. Raises ImportError where it is not installed."""
+    for name in ("triton", "torch"):
+        importlib.import_module(name)
 
 
 def compiled(configuration: Configuration, package: str = KERNELS) -> Facts:
@@ -52,8 +65,8 @@ def compiled(configuration: Configuration, package: str = KERNELS) -> Facts:
 
 def _asked(configuration: Configuration, package: str) -> tuple[Any, dict[str, str], dict[str, Any], dict[tuple[int], Any]]:
     """The function, its signature, constants and what is known of its arguments, as Triton's ASTSource takes them."""
-    module, _, name = configuration.function.partition(":")
-    function = getattr(importlib.import_module(f"{package}.{module}"), name)
+    module, _, name = configuration.function.rpartition(":")
+    function = getattr(_module(module, package), name)
     signature: dict[str, str] = {}
     hints: dict[tuple[int], Any] = {}
     for place, argument in enumerate(function.arg_names):
@@ -65,6 +78,14 @@ def _asked(configuration: Configuration, package: str) -> tuple[Any, dict[str, s
     if unknown := (set(configuration.constants) | set(configuration.signature)) - set(function.arg_names):
         raise Mismatch(f"{name} has no argument {min(unknown)}")
     return function, signature, dict(configuration.constants), hints
+
+
+def _module(name: str, package: str) -> ModuleType:
+    """A module of the package, or a file that was given from outside."""
+    if not name.endswith(".py"):
+        return importlib.import_module(f"{package}.{name}")
+    known = sys.modules.get(f"{FILES}{Path(name).stem}")
+    return known if known is not None and known.__file__ == name else plugin_module(Path(name), prefix=FILES)
 
 
 def _dumped(cubin: bytes, option: str) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from .sass import Instruction
 
-TARGET = re.compile(r"`?\(?(0x[0-9a-f]+|\.L_x_\d+)")
 ENDS = ("EXIT", "RET", "BPT", "KILL")
 """What control does not come back from, unless it has a predicate."""
+LONGEST_WAIT = 8
+"""Instructions."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,17 @@ def loops(code: Sequence[Instruction]) -> list[Loop]:
         for head in nexts:
             if start in dominators and head in dominators[start]:
                 found.setdefault(head, {head}).update(_reaching(start, head, before))
-    waits = {head for head, body in found.items() if any(i.opcode.startswith(("SYNCS", "NANOSLEEP")) for i in _body(code, blocks, body))}
-    waits = {head for head in waits if len(_body(code, blocks, found[head])) <= 8}
-    kept = {head: body for head, body in found.items() if head not in waits}
+    kept = {head: body for head, body in found.items() if not _waits(_body(code, blocks, body))}
     return [
         Loop(head, _body(code, blocks, body), inner=not any(other in body for other in kept if other != head))
         for head, body in sorted(kept.items())
     ]
+
+
+def _waits(body: Sequence[Instruction]) -> bool:
+    """Whether a loop does nothing but ask a barrier again and again."""
+    asks = any(i.opcode.startswith(("SYNCS", "NANOSLEEP")) for i in body)
+    return asks and len(body) <= LONGEST_WAIT and not any("MMA" in i.opcode for i in body)
 
 
 def _target(instruction: Instruction) -> int | None:

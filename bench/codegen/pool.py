@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from kerneldyno.kernels._code import Configuration
 
 TIMEOUT_S = 120.0
-START_S = 60.0
-"""What a process may take longer for its first one: it imports torch and Triton."""
+START_S = 120.0
+"""What a process may take to begin: it imports torch and Triton."""
 LOOK_S = 0.2
 """How often somebody asks whether to stop."""
 CONTEXT = multiprocessing.get_context("spawn")
@@ -67,7 +67,7 @@ class _Hand:
 
     pipe: Connection
     _process: SpawnProcess
-    _fresh: bool
+    _starting: bool
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
@@ -80,9 +80,8 @@ class _Hand:
         return self._task is not None
 
     def give(self, configuration: Configuration) -> None:
-        self._task, self._since = configuration, time.monotonic()
-        self._until = self._since + self._timeout_s + (START_S if self._fresh else 0.0)
-        self._fresh = False
+        self._task = configuration
+        self._set_off(START_S if self._starting else self._timeout_s)
         with contextlib.suppress(OSError):  # it has ended: `answer` finds out
             self.pipe.send(configuration)
 
@@ -92,14 +91,21 @@ class _Hand:
         facts, reason = None, ""
         if self.pipe.poll():
             try:
-                facts, reason = self.pipe.recv()
+                told = self.pipe.recv()
+                if told == READY:
+                    self._starting = False
+                    self._set_off(self._timeout_s)
+                    return None
+                facts, reason = told
             except (EOFError, OSError):
                 self._process.join(5)
                 reason = f"its compiler ended without an answer, with exit code {self._process.exitcode}"
         elif not self._process.is_alive():
             reason = f"its compiler ended without an answer, with exit code {self._process.exitcode}"
         elif time.monotonic() > self._until:
-            reason = f"did not compile within {self._timeout_s:g} s"
+            reason = (
+                f"its compiler did not start within {START_S:g} s" if self._starting else f"did not compile within {self._timeout_s:g} s"
+            )
         else:
             return None
         done = Compiled(self._task, facts, reason, time.monotonic() - self._since)
@@ -108,6 +114,10 @@ class _Hand:
             self.end()
             self._start()
         return done
+
+    def _set_off(self, limit_s: float) -> None:
+        self._since = time.monotonic()
+        self._until = self._since + limit_s
 
     def end(self) -> None:
         self.pipe.close()
@@ -120,9 +130,10 @@ class _Hand:
         self._process = CONTEXT.Process(target=_work, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
-        self._fresh = True
+        self._starting = True
 
 
+READY = "ready"
 REFUSED = "does not compile: "
 
 
@@ -131,7 +142,10 @@ def _work(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent decides
     os.environ.pop("TRITON_INTERPRET", None)  # before Triton is imported: the interpreter compiles nothing
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with contextlib.suppress(ImportError):
+        compiling.prepare()
     with contextlib.suppress(EOFError, OSError):
+        pipe.send(READY)
         while True:
             pipe.send(_tried(pipe.recv()))
 
