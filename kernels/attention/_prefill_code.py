@@ -48,7 +48,11 @@ VARIANTS = {
 """Together they hold all features, alone and beside others."""
 SOME = ("plain", "window, softcap, ragged", "bias")
 """Those of rarer heads, and of tensors that TMA does not take."""
-TF32 = Asked(causal=True, lengths=1, precision="tf32")
+TF32 = {
+    "causal, padded, TF32": Asked(causal=True, lengths=1, precision="tf32"),
+    "bias, TF32": Asked(bias=1, precision="tf32"),
+}
+"""Of float32 where torch allows it."""
 HEAD_DIMS = {64: VARIANTS, 80: SOME, 128: VARIANTS, 192: VARIANTS, 256: VARIANTS, 16: SOME, 32: SOME, 96: SOME, 144: SOME, 160: SOME}
 """Every pair of parts of a head, in every row of the tables of tiles."""
 REPRESENTATIVE = {(64, "plain"), (80, "window, softcap, ragged"), (128, "causal, padded"), (192, "plain"), (256, "bias")}
@@ -92,7 +96,7 @@ def configuration(
         dtype=dtype,
         size=f"head_dim {head_dim}",
         variant=variant,
-        tile=f"{cut.bt}×{cut.bs} w{cut.warps} s{cut.stages}{' ahead' if cut.ahead else ''}",
+        tile=str(cut),
         signature=found,
         constants=fixed,
         aligned=frozenset(name for name in found if name.startswith(("p_", "s_") if aligned else "p_")),
@@ -111,7 +115,8 @@ def configurations(capability: tuple[int, int]) -> Iterator[Configuration]:
         for dtype in ("bfloat16", "float32"):
             for name in names if dtype == "bfloat16" else SOME:
                 yield from _forms(capability, head_dim, dtype, name, VARIANTS[name])
-        yield from _forms(capability, head_dim, "float32", "causal, padded, TF32", TF32)
+        for name, asked in TF32.items():
+            yield from _forms(capability, head_dim, "float32", name, asked)
 
 
 def _forms(capability: tuple[int, int], head_dim: int, dtype: str, name: str, asked: Asked) -> Iterator[Configuration]:

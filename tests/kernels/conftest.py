@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
 import pytest
 import torch
 
+from kerneldyno.bench.codegen import judge, pool
+from kerneldyno.bench.codegen.facts import Facts
 from kerneldyno.bench.gate.conduct import behaves
 from kerneldyno.bench.gate.truth import Truth
 from kerneldyno.bench.gate.verify import verify
+from kerneldyno.kernels._code import Configuration
 from kerneldyno.kernels.registry import Setup
 
 
@@ -23,3 +29,18 @@ def verified():
         return verify(output, kernel, setup, truth)
 
     return judge
+
+
+@pytest.fixture
+def sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Iterable[Configuration]], list[tuple[Configuration, Facts]]]:
+    """(configurations) -> each with what its binary holds; asserts that all compile and may be offered."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+    def compile_and_judge(configurations: Iterable[Configuration]) -> list[tuple[Configuration, Facts]]:
+        found = list(pool.compile_all(list(configurations), timeout_s=600))
+        told = [(done.configuration, judge.faults(done.configuration, done.facts) if done.facts else [done.reason]) for done in found]
+        assert [(str(one), faults) for one, faults in told if faults] == []
+        return [(done.configuration, done.facts) for done in found if done.facts]
+
+    return compile_and_judge

@@ -7,21 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kerneldyno.bench.codegen.facts import Facts
+from kerneldyno.kernels import _cards
 from kerneldyno.kernels._cards import H100
+from kerneldyno.kernels._code import Configuration
+from kerneldyno.kernels.attention import fused
+from kerneldyno.kernels.attention._prefill_code import configurations
 from kerneldyno.kernels.attention._prefill_tiles import by_pointers, heads_together, offered, parts, place, tile
+from kerneldyno.kernels.attention.problem import Attention
 
 Told = Callable[..., list[dict[str, Any]]]
-SHARED_BYTES = {8: 99 * 1024, 9: 227 * 1024, 10: 227 * 1024}
-SPILLS = {8: 48, 9: 2, 10: 8}
-"""Loads and stores of spilled registers that are let pass: on sm_90 one of each, outside of the loops over keys."""
-SPILLS_WITH_A_BIAS = {8: 128, 9: 64, 10: 64}
-"""With a bias or a mask, of which a tile is held beside the scores."""
-
-SPILLS_OF_PERSISTENT = {8: 48, 9: 96, 10: 144}
-"""A loop around the tiles keeps their constants in registers; nothing chooses it by itself."""
+Sound = Callable[..., list[tuple[Configuration, Facts]]]
+CARDS = ((8, 6), (9, 0), (10, 0))
+"""Tiles for sm_80 are those for sm_86, which has less shared memory."""
 
 
 @pytest.mark.slow
@@ -32,32 +33,80 @@ def test_right_in_the_interpreter(told: Told) -> None:
     assert sum(case["blind"] > 0 for case in found) >= 10
 
 
-def assert_sound(found: list[dict[str, Any]]) -> None:
-    for case in found:
-        major = case["capability"][0]
-        biased = case["variant"] in ("bias", "mask", "everything")
-        assert case["shared_bytes"] <= SHARED_BYTES[major], case
-        spills = SPILLS_OF_PERSISTENT if case["variant"] == "persistent" else SPILLS_WITH_A_BIAS if biased else SPILLS
-        assert case["spills"] <= spills[major], case
-        if case["tile"].endswith("ahead") and major == 9:
+def assert_loads_and_waits(found: list[tuple[Configuration, Facts]]) -> None:
+    for one, facts in found:
+        assert (facts.counts["UTMALDG"] > 0) == ("t_k" not in one.constants), one
+        if one.constants["AHEAD"] and one.capability == (9, 0):
             # where registers of a product in flight are written, ptxas waits for every single instruction
-            assert case["hgmma_waits"] < case["hgmma"] / 2, case
-        if case["dtype"] == "fp32":
-            assert case["hmma"] == case["hgmma"] == 0, case
-        else:
-            assert case[{8: "hmma", 9: "hgmma", 10: "utcmma"}[major]] > 0, case
-            assert (case["tma_loads"] > 0) == (major > 8), case
+            assert facts.counts["WARPGROUP.DEPBAR"] < facts.tensor["HGMMA"] / 2, one
 
 
-def test_binaries_fit_the_cards_and_use_tensor_cores(told: Told) -> None:
-    found = told("compile_prefill.py", "few")
-    assert len(found) == 8
-    assert_sound(found)
+def test_binaries_fit_the_cards_and_use_tensor_cores(sound: Sound) -> None:
+    found = sound(one for card in CARDS for one in configurations(card) if one.representative)
+    assert {one.capability for one, _ in found} == set(CARDS)
+    assert_loads_and_waits(found)
 
 
 @pytest.mark.exhaustive
-def test_all_offered_binaries_fit_the_cards(told: Told) -> None:
-    assert_sound(told("compile_prefill.py", "all"))
+@pytest.mark.parametrize("card", CARDS)
+def test_all_offered_binaries_fit_the_cards(card: tuple[int, int], sound: Sound) -> None:
+    assert_loads_and_waits(sound(configurations(card)))
+
+
+PROBLEMS = st.builds(
+    Attention,
+    batch=st.integers(1, 2),
+    heads=st.just(4),
+    kv_heads=st.sampled_from((1, 2, 4)),
+    q_len=st.integers(17, 300),
+    kv_len=st.integers(1, 300),
+    head_dim=st.integers(16, 256),
+    causal=st.booleans(),
+    bias=st.sampled_from(("none", "additive", "boolean")),
+    window=st.sampled_from((0, 9)),
+    softcap=st.sampled_from((0.0, 5.0)),
+    dtype=st.sampled_from(("float32", "float16", "bfloat16")),
+)
+
+
+class Noted:
+    """Stands where a device kernel does, which nothing here could run, and notes what it would be compiled for."""
+
+    def __init__(self) -> None:
+        self.arguments: tuple[Any, ...] = ()
+        self.constants: dict[str, Any] = {}
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        return self._launch
+
+    def _launch(self, *arguments: Any, **constants: Any) -> None:
+        self.arguments, self.constants = arguments, constants
+
+
+@settings(deadline=None, max_examples=60)
+@given(PROBLEMS, st.sampled_from(sorted(_cards.CARDS)), st.sampled_from(("ieee", "tf32")))
+def test_whatever_is_launched_is_among_what_codegen_compiles(problem: Attention, card: str, precision: str) -> None:
+    pytest.importorskip("triton")
+    from kerneldyno.kernels.attention import _prefill_launch
+
+    noted, offered_there = Noted(), list(configurations(_cards.CARDS[card].capability))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_prefill_launch, "prefill_kernel", noted)
+        fused.launched(problem, _cards.CARDS[card], precision=precision)(problem.inputs(1))
+    given_, tma = noted.constants, noted.arguments[7] is not None
+    exact = problem.dtype == "float32" and precision == "ieee"
+    same = [
+        one
+        for one in offered_there
+        if (one.dtype == "float32") == (problem.dtype == "float32")
+        and (one.warps, one.stages, "t_q" not in one.constants) == (given_["num_warps"], given_["num_stages"], tma)
+        and all(one.constants[name] == given_[name] for name in ("AHEAD", "PERSISTENT", "SPECIALIZED", "BT", "BS", "BD", "BD2"))
+        and (one.constants["BIAS"] > 0) == (given_["BIAS"] > 0)
+    ]
+    assert same, given_
+    assert {one.tensor_cores for one in same} >= {not exact}
+    for name in ("CAUSAL", "LENGTHS", "WINDOW", "SOFTCAP", "BIAS"):
+        assert given_[name] in {one.constants[name] for one in offered_there}
 
 
 @given(st.integers(16, 256))
