@@ -13,6 +13,8 @@ from typing import Literal, Self
 
 import msgspec
 
+from kerneldyno.kernels._tuned import Pin
+
 from .manifest import Settings
 from .records import Case, Ceilings, Measurement, Phase
 
@@ -28,6 +30,22 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Paths of its plugin files."""
     problems: str | None = None
     """Path of the revision whose problems it shares; None: those that are installed."""
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """A kernel built with a choice that is tried."""
+
+    kernel: str
+    pin: Pin
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """Tuning: what the names of the cases stand for."""
+
+    entries: dict[str, Tried]
+    """"attention/fused [64×64 w4 s3]" -> that kernel with that tile."""
+    simulated: str = ""
+    """Name of the file of --load whose `clock` stands in for the device's: a device that is simulated, for tests. Empty: a real one."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +65,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Paths of plugin files."""
     sides: dict[str, Source] = {}
     """Comparisons: side -> where its kernels come from; empty in a sweep."""
+    trial: Trial | None = None
+    """Tuning: the cases are candidates."""
     alone: bool = False
     """Comparisons: there is one side in this process, and registry and problems are its own, too."""
     first: bool = True

@@ -67,11 +67,13 @@ def energy(text: str) -> EnergyChoice:
     return cast("EnergyChoice", text)
 
 
-def refuse_beside_resume(arguments: Sequence[str]) -> None:
+def refuse_beside_resume(arguments: Sequence[str], allowed: Sequence[str] = GO_WITH_RESUME) -> None:
     """Raise UsageError for options that a resumed run cannot honour, since its plan is made."""
     given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
-    if extra := [name for name in given if name not in GO_WITH_RESUME]:
-        raise UsageError(f"{extra[0]} does not go with --resume: a resumed run keeps its plan; only --load and --budget may be given")
+    if extra := [name for name in given if name not in allowed]:
+        *most, last = (name for name in allowed if name != "--resume")
+        may = f"{', '.join(most)} and {last}"
+        raise UsageError(f"{extra[0]} does not go with --resume: a resumed run keeps its plan; only {may} may be given")
 
 
 def without_paths(arguments: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ from .child import Child, Loss
 from .entries import Attempt, CeilingsFound, GroupDone, Measured, Session, SessionEnd
 from .journal import Journal
 from .manifest import Settings
-from .messages import Doing, Done, Finished, Found, Message, Request
+from .messages import Doing, Done, Finished, Found, Message, Request, Trial
 from .plan import Group, Plan
 from .records import Case, Ceilings, Measurement, Process
 
@@ -60,6 +60,8 @@ class Runner:
     """Whether groups are measured, or put through the gate only."""
     known: Ceilings | None = None
     """Ceilings that were measured on this machine a moment ago; None: they are measured first."""
+    trial: Trial | None = None
+    """What the names of the cases stand for, where they are candidates of a tuning."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     _ceilings: Ceilings | None = None
     _workers: int = 0
@@ -166,6 +168,7 @@ class Runner:
             cases=cases or [],
             dtypes=tuple(sorted({"float32", *(case.dtype for case in self.plan.cases)})),
             load=tuple(str(path) for path in self.load),
+            trial=self.trial,
             first=first,
             stop_after_s=self._budget_left(),
             ceilings=self._ceilings,

@@ -79,6 +79,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Time of the default divided by that of the choice, from pairs of one round, and the ends of its interval."""
     required: str
     """What a candidate had to show to replace the default, in a sentence."""
+    contested: str = ""
+    """The best of the candidates that did not replace it, and its speedup over the default."""
     processes: int
     candidates: int
     """All that were looked at, the default too."""

@@ -31,7 +31,8 @@ DECIDING = {f"kerneldyno.bench.compare.{name}" for name in ("decide", "pairs", "
 READING = {f"kerneldyno.bench.compare.{name}" for name in ("sources", "registrations", "alone")}
 PLANNING = {f"kerneldyno.bench.compare.{name}" for name in ("revisions", "differences", "sides", "cells", "commits", "contest", "command")}
 RUNNING = {f"kerneldyno.bench.{name}" for name in ("plan", "run", "environment", "__main__", "export", "onekernel", "pytest_plugin")}
-TORCH_FREE = RUNNING | FOR_REPORTS | DECIDING | READING | PLANNING
+TUNING = {f"kerneldyno.bench.tune.{name}" for name in ("command", "contestants", "goals", "prune", "decide", "book", "folder", "telling")}
+TORCH_FREE = RUNNING | FOR_REPORTS | DECIDING | READING | PLANNING | TUNING
 KERNEL_FREE = FOR_REPORTS | DECIDING | READING
 OPTIONAL = {"triton", "onnx", "onnxruntime", "torchao", "jax"}
 

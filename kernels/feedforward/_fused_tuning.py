@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .._code import Configuration
     from .problem import FeedForward
 
-MOST_NUMBERS, FEWEST_NUMBERS = 128, 8
+MOST_NUMBERS, FEWEST_NUMBERS = 128, 4
 """Of accumulators that a thread may hold: with more of them 255 registers do not do, with fewer it waits for its neighbours."""
 
 
@@ -92,7 +92,8 @@ def candidates(problem: FeedForward, usual: Tiles) -> tuple[Tiles, ...]:
         grid = product((16,) if problem.tokens <= 16 else (32, 64, 128), (32, 64, 128), (16, 32), (4, 8), (2, 3))
     else:
         rows = (16,) if problem.tokens <= 16 else (16, 32, 64, 128) if problem.tokens <= 256 else (64, 128, 256)
-        grid = product(rows, (32, 64, 128, 256), (32, 64, 128), (4, 8), (3, 4, 5))
+        many = problem.tokens > 256
+        grid = product(rows, (64, 128, 256) if many else (32, 64, 128, 256), (32, 64, 128), (4, 8), (3, 4) if many else (3, 4, 5))
     found = [Tiles(*numbers) for numbers in grid] + [replace(usual, group=group) for group in (1, 4, 16)]
     return tuple(dict.fromkeys(found))
 
@@ -105,7 +106,7 @@ def why_not(cut: Tiles, linear: Linear, problem: FeedForward, card: Card) -> str
     numbers = cut.bt * cut.bn * (2 if linear.asked.gated else 1) / (32 * cut.warps)
     if not FEWEST_NUMBERS <= numbers <= MOST_NUMBERS:
         return f"holds {numbers:g} sums in a thread: it should be {FEWEST_NUMBERS} to {MOST_NUMBERS}"
-    if cut.bk > linear.inputs or cut.bn >= 2 * linear.outputs:
+    if cut.bk > 2 * linear.inputs or cut.bn > 2 * linear.outputs:
         return f"is larger than the matrix of {linear.inputs}→{linear.outputs}"
     return None
 

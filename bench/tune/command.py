@@ -1,0 +1,165 @@
+"""What `kerneldyno tune` does: goal by goal prune, check, heat, finals, and store what wins. No torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kerneldyno.kernels import _sources
+
+from .. import environment, launch
+from ..plan import UsageError
+from . import book, decide, goals, prune, records, telling
+from .card import card_of
+from .contest import FINAL, HEAT, Arena, Race
+from .folder import CANDIDATES, OUTCOME, Left, Outcome, Planned, TuneFolder, load, save
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kerneldyno.kernels._cards import Card
+    from kerneldyno.kernels.registry import Device
+
+    from ..run import Progress
+    from .goals import Asked, Goal, Goals
+
+EXIT_OK, EXIT_FAULTS, EXIT_INTERRUPTED = 0, 5, 130
+
+
+class Stopped(Exception):
+    """A goal was not brought to its end: somebody asked to stop, or the budget is used up."""
+
+
+def tune(console: Console, asked: Asked, progress: Progress, stop: Callable[[], bool]) -> int:
+    """Make every choice that is asked for; the exit code. Raises UsageError and the like before anything is measured."""
+    launch.require_torch()
+    if asked.run.processes < goals.FEWEST_PROCESSES:
+        raise UsageError(
+            f"--processes {asked.run.processes} is too few: a choice rests on at least {goals.FEWEST_PROCESSES} fresh processes"
+        )
+    device, card = _device(asked)
+    found = goals.goals(asked, device, card)
+    where = book.place(asked.book, card, simulated=bool(asked.simulated))
+    settings = launch.settings_of(asked.run, (), device)
+    machine = environment.describe(device, settings.threads)
+    folder = TuneFolder(asked.folder or Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-tune")
+    arena = Arena(device, machine, settings, asked.run.load, progress, stop, asked.simulated)
+    arena.until = None if asked.run.budget_s is None else time.monotonic() + asked.run.budget_s
+    outcomes: list[Outcome] = []
+    with launch.only_one(device):
+        folder.begin(_planned(asked, found, machine.fingerprint), resumed=asked.resumed)
+        telling.begin(console, found, folder.path)
+        try:
+            for number, goal in enumerate(found.found, start=1):
+                if stop() or (asked.run.budget_s is not None and (arena.left_s() or 0) <= 0.01):
+                    raise Stopped  # noqa: TRY301 - as when a race ends early
+                telling.goal(console, goal, number, len(found.found))
+                outcomes.append(_Tuning(console, asked, arena, where, card).bring(folder.of(number, goal.task.key), goal))
+                telling.outcome(console, outcomes[-1])
+        except Stopped:
+            pass
+    telling.table(console, outcomes)
+    telling.end(console, where, folder.path, open_goals=len(found.found) - len(outcomes), shipped=asked.book is None)
+    if stop():
+        return EXIT_INTERRUPTED
+    return EXIT_FAULTS if any(outcome.entry is None for outcome in outcomes) else EXIT_OK
+
+
+def preview(console: Console, asked: Asked, stop: Callable[[], bool]) -> int:
+    """Show the candidates for a card that need not be there, pruned with reasons, and what would be measured."""
+    device, card = goals.card_named(asked.arch)
+    found = goals.goals(asked, device, card)
+    for number, goal in enumerate(found.found, start=1):
+        telling.goal(console, goal, number, len(found.found))
+        with telling.compiling(console) as tick:
+            sieved = prune.sieve(goal, jobs=asked.jobs, stop=stop, tick=tick)
+        if sieved is None:
+            return EXIT_INTERRUPTED
+        telling.candidates(console, goal, sieved)
+    return EXIT_OK
+
+
+def _device(asked: Asked) -> tuple[Device, Card]:
+    """Where it is measured. Raises UsageError where there is no GPU."""
+    if asked.simulated:
+        if asked.simulated not in {path.name for path in asked.run.load}:
+            raise UsageError(f"--simulated {asked.simulated}: name one of the files of --load, which has a `clock`")
+        return environment.choose("cpu"), goals.card_named(asked.arch)[1]
+    device = environment.choose(asked.run.device)
+    if device.kind != "cuda":
+        why = environment.why_no_gpu() or f"--device {asked.run.device} is none"
+        raise UsageError(f"tune needs a GPU ({why}): what would be measured on one is shown by kerneldyno tune --compile-only --arch sm_90")
+    return device, card_of(device)
+
+
+def _planned(asked: Asked, found: Goals, fingerprint: str) -> Planned:
+    kernels = {goal.kernel.name: goal.kernel for goal in found.found}
+    digests = {
+        name: _sources.digest(Path(kernel.source), kernel.folder, kernel.operator, tuned=False) for name, kernel in sorted(kernels.items())
+    }
+    listed = [f"{goal.kernel.name} {goal.task.key} at {goal.problem.label}" for goal in found.found]
+    return Planned(fingerprint=fingerprint, sources=digests, goals=listed, options=records.options(asked))
+
+
+class _Tuning:
+    """One goal on its way."""
+
+    def __init__(self, console: Console, asked: Asked, arena: Arena, where: Path, card: Card) -> None:
+        self.console = console
+        self.asked = asked
+        self.arena = arena
+        self.where = where
+        self.card = card
+
+    def bring(self, folder: Path, goal: Goal) -> Outcome:
+        """What comes of a goal, or came of it before. Raises Stopped where it does not come to its end."""
+        if (known := load(folder, OUTCOME, Outcome)) is not None:
+            return known
+        left = self._left(folder, goal)
+        heat = self._race(folder / "heat", goal, left.kept, heat=True)
+        default = heat.measured[left.kept[0]]
+        if default.status != "ok":
+            return self._kept(folder, records.failed(goal, default, heat.measured))
+        others = {name: one for name, one in heat.measured.items() if one is not default}
+        names = decide.finalists(default, others)
+        telling.heat(self.console, left, heat.measured, names)
+        final = self._race(folder / "final", goal, [left.kept[0], *names], heat=False) if names else heat
+        return self._kept(folder, self._decided(goal, left, heat, final, names))
+
+    def _decided(self, goal: Goal, left: Left, heat: Race, final: Race, names: list[str]) -> Outcome:
+        default = final.measured[left.kept[0]]
+        if default.status != "ok":
+            return records.failed(goal, default, {**heat.measured, **final.measured})
+        verdict = decide.verdict(default, {name: final.measured[name] for name in names})
+        measured = records.Measured(heat.measured, final.measured, left)
+        entry = records.entry(goal, measured, verdict, self.arena.environment, self.card, simulated=bool(self.asked.simulated))
+        return records.outcome(goal, measured, verdict, entry)
+
+    def _kept(self, folder: Path, outcome: Outcome) -> Outcome:
+        """Store the choice, then that it was made: whoever goes on after a crash in between stores it once more."""
+        if outcome.entry is not None:
+            book.add(self.where, outcome.entry)
+        save(folder, OUTCOME, outcome)
+        return outcome
+
+    def _left(self, folder: Path, goal: Goal) -> Left:
+        """The candidates that are worth measuring, found once for a tuning."""
+        if (known := load(folder, CANDIDATES, Left)) is not None:
+            return known
+        with telling.compiling(self.console) as tick:
+            sieved = prune.sieve(goal, jobs=self.asked.jobs, stop=self.arena.stop, tick=tick)
+        if sieved is None:
+            raise Stopped
+        found = Left(kept=sieved.kept, left_out=sieved.left_out)
+        save(folder, CANDIDATES, found)
+        return found
+
+    def _race(self, folder: Path, goal: Goal, names: list[str], *, heat: bool) -> Race:
+        """A race that came to its end."""
+        race = self.arena.race(folder, goal, names, HEAT if heat else FINAL, 1 if heat else self.asked.run.processes)
+        if race.ended != "finished" or any(name not in race.measured for name in names):
+            raise Stopped
+        return race
