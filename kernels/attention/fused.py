@@ -8,8 +8,8 @@ import torch
 
 from .._cards import Card
 from .._identity import triton_kernels
-from ..registry import ITEM_BYTES, Device, Run, Setup, Trace, kernel
-from . import _decode_code, _decode_tuning, _prefill_code, _prefill_tuning
+from ..registry import ITEM_BYTES, Device, Gradients, Run, Setup, Trace, kernel
+from . import _backward_code, _backward_tuning, _decode_code, _decode_tuning, _prefill_code, _prefill_tuning
 from ._pairs import keys_read
 from .problem import EVERYTHING, Attention, AttentionInputs
 
@@ -41,7 +41,7 @@ def packed(problem: Attention) -> bool:
 
 
 def device_kernel(problem: Attention) -> str:
-    """The Triton kernel that computes it."""
+    """The Triton kernel that computes its output."""
     return "split_kernel" if packed(problem) else "prefill_kernel"
 
 
@@ -52,7 +52,8 @@ def precision() -> str:
 
 def ran(problem: Attention, setup: Setup, trace: Trace) -> str:
     """The judge of its identity; says which tile it was built with and who chose it, and where TF32 was used."""
-    found = triton_kernels(device_kernel(problem), alone=True)(problem, setup, trace)
+    names = [device_kernel(problem), *(["keys_kernel"] if problem.direction == "backward" else [])]
+    found = triton_kernels(*names, alone=True)(problem, setup, trace)
     return f"{found} {form(problem, Card.of(setup.device), precision=precision())}" if trace.device_watched else found
 
 
@@ -63,12 +64,18 @@ def form(problem: Attention, card: Card, *, precision: str = "ieee") -> str:
     else:
         chosen = _prefill_tuning.chosen(problem, card, precision)
         told = f"{_prefill_tuning.launched(chosen.value, problem, card)}, {chosen.origin}"
+    if problem.direction == "backward":
+        back = _backward_tuning.chosen(problem, card, precision)
+        told = f"{told}; backward {_backward_tuning.launched(back.value, problem, card)}, {back.origin}"
     return f"{told}, in TF32" if problem.dtype == "float32" and precision == "tf32" else told
 
 
 def tuning(problem: Attention, card: Card) -> Iterator[Task]:
-    """What there is to choose of the kernel that is meant for the problem."""
-    found = _decode_tuning.task(problem, card) if packed(problem) else _prefill_tuning.task(problem, card)
+    """What there is to choose of the kernel that is meant for the problem, or of its backward direction: the output has its own."""
+    if problem.direction == "backward":
+        found = _backward_tuning.task(problem, card)
+    else:
+        found = _decode_tuning.task(problem, card) if packed(problem) else _prefill_tuning.task(problem, card)
     if found is not None:
         yield found
 
@@ -77,12 +84,15 @@ def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
     """Every form in which its kernels may be launched on a card."""
     yield from _prefill_code.configurations(capability)
     yield from _decode_code.configurations(capability)
+    yield from _backward_code.configurations(capability)
 
 
 @kernel(
     Attention,
     devices=("cuda",),
     accepts=EVERYTHING,
+    directions=("forward", "backward"),
+    gradients="kernel",
     requires=("triton",),
     refuses=refuses,
     identified=ran,
@@ -93,12 +103,13 @@ def fused(problem: Attention, setup: Setup) -> Run:
     """Triton: online softmax over tiles of keys; what nobody sees is skipped, grouped heads share keys and values.
 
     Many queries: tiles of queries, the longest first. Few, or a paged cache: the heads of a group share a tile, and several
-    programs share the keys of a row (split-KV), as many as the GPU has room for. Float32 products are exact, or TF32 where
-    torch allows that (torch.backends.cuda.matmul.fp32_precision). It compiles on its first call, which belongs to the build.
+    programs share the keys of a row (split-KV), as many as the GPU has room for. Backward: tiles of keys, which hold their
+    gradients and add up those of the queries in memory. Float32 products are exact, or TF32 where torch allows that
+    (torch.backends.cuda.matmul.fp32_precision). It compiles on its first call, which belongs to the build.
     """
     attend = launched(problem, Card.of(setup.device), precision=precision())
 
-    def run(inputs: AttentionInputs) -> torch.Tensor:
+    def run(inputs: AttentionInputs) -> torch.Tensor | Gradients:
         with torch.cuda.device_of(inputs.q):  # type: ignore[no-untyped-call] # Triton launches on the current device
             return attend(inputs)
 
@@ -106,12 +117,13 @@ def fused(problem: Attention, setup: Setup) -> Run:
     return run
 
 
-def launched(problem: Attention, card: Card, *, precision: str = "ieee") -> Callable[[AttentionInputs], torch.Tensor]:
-    """inputs -> output by the kernel that is meant for the problem, cut for the card; in Triton's interpreter it runs on a CPU."""
-    return _few(problem, card, precision) if packed(problem) else _many(problem, card, precision)
+def launched(problem: Attention, card: Card, *, precision: str = "ieee") -> Run:
+    """inputs -> output, or Gradients, by the kernels meant for the problem, cut for the card; in Triton's interpreter on a CPU."""
+    attend = _few(problem, card, precision) if packed(problem) else _many(problem, card, precision)
+    return attend if problem.direction == "forward" else _both(problem, card, precision, attend)
 
 
-def _few(problem: Attention, card: Card, precision: str) -> Callable[[AttentionInputs], torch.Tensor]:
+def _few(problem: Attention, card: Card, precision: str) -> Callable[..., torch.Tensor]:
     from . import _decode_splits as cutting
     from ._decode_triton import decode
 
@@ -121,10 +133,10 @@ def _few(problem: Attention, card: Card, precision: str) -> Callable[[AttentionI
     seen = max(keys_read(problem, length) for length in problem.lengths())
     splits = cutting.splits(problem.batch, problem.kv_heads, -(-rows // cut.rows), seen, cut, card.multiprocessors, resident)
     options = {**_meaning(problem), "kv_len": problem.kv_len, "cut": cut, "splits": splits, "precision": precision}
-    return lambda inputs: decode(inputs.q, inputs.k, inputs.v, block_table=inputs.block_table, **_given(inputs), **options)
+    return lambda inputs, **more: decode(inputs.q, inputs.k, inputs.v, block_table=inputs.block_table, **_given(inputs), **options, **more)
 
 
-def _many(problem: Attention, card: Card, precision: str) -> Callable[[AttentionInputs], torch.Tensor]:
+def _many(problem: Attention, card: Card, precision: str) -> Callable[..., torch.Tensor]:
     from ._prefill_launch import attend
     from ._prefill_tiles import heads_together
 
@@ -135,7 +147,32 @@ def _many(problem: Attention, card: Card, precision: str) -> Callable[[Attention
     tma = _prefill_code.takes_tma(card.capability, item_bytes)
     options = {**_meaning(problem), "cut": cut, "together": together, "tma": tma, "precision": precision}
     options["programs"] = cut.persistent * card.multiprocessors
-    return lambda inputs: attend(inputs.q, inputs.k, inputs.v, **_given(inputs), **options)
+    return lambda inputs, **more: attend(inputs.q, inputs.k, inputs.v, **_given(inputs), **options, **more)
+
+
+def _both(problem: Attention, card: Card, precision: str, attend: Callable[..., torch.Tensor]) -> Run:
+    from ._backward_launch import gradients
+    from ._backward_tiles import shares
+    from ._prefill_tiles import heads_together
+
+    item_bytes, group = ITEM_BYTES[problem.dtype], problem.group
+    cut = _backward_tuning.chosen(problem, card, precision).value
+    programs = problem.batch * problem.kv_heads * -(-problem.kv_len // cut.bs)
+    shared = shares(group, programs, card.multiprocessors)
+    order = {"head_dim": problem.head_dim, "item_bytes": item_bytes, "l2_bytes": card.l2_bytes}
+    order |= {"causal": problem.triangular, "eighths": cut.l2_eighths}
+    together = (heads_together(1, problem.q_len * group // shared, **order), heads_together(group, problem.kv_len, **order))
+    options = {**_meaning(problem), "cut": cut, "shares": shared, "together": together, "precision": precision}
+    options["tma"] = _prefill_code.takes_tma(card.capability, item_bytes)
+    options["summed_by_tma"] = _backward_code.adds_by_tma(card.capability, problem.head_dim, item_bytes)
+
+    def forward_backward(inputs: AttentionInputs) -> Gradients:
+        lse = torch.empty(inputs.q.shape[:3], dtype=torch.float32, device=inputs.q.device)
+        output = attend(inputs, lse=lse)
+        found = gradients(inputs.q, inputs.k, inputs.v, output, lse, inputs.grad, **_given(inputs), **options)
+        return Gradients(output, dict(zip("qkv", found, strict=True)))
+
+    return forward_backward
 
 
 def _meaning(problem: Attention) -> dict[str, Any]:
