@@ -1,4 +1,4 @@
-"""The project's chores: bench, compare, report, tests, selftest, crosscheck, study, lint, types, dev. CI calls these and nothing else."""
+"""The project's chores: bench, compare, report, tests, selftest, codegen, crosscheck, study, lint, types, dev. CI calls these and nothing else."""
 
 from __future__ import annotations
 
@@ -66,6 +66,13 @@ def compare(session: nox.Session) -> None:
     base, *more = session.posargs or ["origin/main"]
     # nox ends with 1 for every exit code but 0; which one it was is told at the end, and in verdict.json
     session.run("kerneldyno", "compare", "--base", base, *more)
+
+
+@nox.session
+def codegen(session: nox.Session) -> None:
+    """Do our Triton kernels compile to what they should, for GPUs that are not here? `nox -s codegen`, quickly: `nox -s codegen -- --few`."""
+    install(session, "--editable", ".[run]")
+    session.run("kerneldyno", "codegen", *session.posargs)
 
 
 @nox.session
