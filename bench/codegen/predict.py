@@ -108,7 +108,7 @@ def _count(
         elif (unit := _unit(instruction.opcode)) is not None:
             found[unit] += _clocks(instruction.opcode, unit, rates, warps)
     found["issue"] = len(taken) * warps / rates.issue
-    device_bytes = sum(32 * warps * _bytes(i.opcode) for i in taken if FROM_DEVICE.match(i.opcode))
+    device_bytes = sum(32 * warps * _loaded(i.opcode) for i in taken if FROM_DEVICE.match(i.opcode))
     if streams and device_bytes:
         found["device memory"] = device_bytes / rates.device_bytes
     return _Counted(found, round(flop), len(taken))
@@ -139,6 +139,12 @@ def _clocks(opcode: str, unit: Unit, rates: Rates, warps: int) -> float:
 def _times(made: Product, warps: int) -> float:
     """How often a product takes place in a program, if each of its warps comes by."""
     return 1 if made.warps == 0 else warps / made.warps
+
+
+def _loaded(opcode: str) -> int:
+    """Bytes that one thread loads."""
+    parts = set(opcode.split("."))
+    return 1 if parts & {"U8", "S8"} else 2 if parts & {"U16", "S16"} else _bytes(opcode)
 
 
 def _bytes(opcode: str) -> int:

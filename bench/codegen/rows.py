@@ -72,8 +72,13 @@ def row(done: Compiled) -> Row:
 
 
 def write_json(report: Report, path: Path) -> None:
-    """Raises UsageError where the file cannot be written."""
-    _write(path, "--json", msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    """A line for each row, so that two files differ in what changed. Raises UsageError where the file cannot be written."""
+    head = msgspec.json.encode(msgspec.structs.replace(report, rows=[])).replace(b'"rows":[]', b'"rows":[\n%s\n]')
+    content = head % b",\n".join(msgspec.json.encode(one) for one in report.rows) + b"\n"
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"--json {path}: cannot be written ({error.strerror}): give another file") from error
 
 
 def read_json(path: Path) -> Report:
@@ -121,13 +126,6 @@ def _flat(one: Row) -> dict[str, Any]:
 def tensor(facts: Facts) -> str:
     """ "32 HGMMA": instructions on tensor cores, for people."""
     return " ".join(f"{count} {opcode}" for opcode, count in facts.tensor.items())
-
-
-def _write(path: Path, option: str, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise UsageError(f"{option} {path}: cannot be written ({error.strerror}): give another file") from error
 
 
 def changes(before: Sequence[Row], now: Sequence[Row]) -> Iterator[str]:

@@ -40,6 +40,13 @@ def test_what_is_read_once_is_limited_by_the_memory(code) -> None:
     assert found.limited_by == "device memory"
 
 
+def test_small_numbers_are_counted_as_they_are() -> None:
+    loads = ["LDG.E.U16 R1, [R2.64]"] * 2 + ["LDG.E.U8 R1, [R2.64]", "LDG.E.128 R4, [R2.64]", "HMMA.16816.F32 R0, R4, R8, R0"]
+    found = predict(of(*loads, "@P0 BRA 0x0", "EXIT"), RATES[8, 0], warps=1, streams=True, sixteen_bit=True)
+    assert found.clocks["device memory"] == pytest.approx(32 * (2 + 2 + 1 + 16) / RATES[8, 0].device_bytes, abs=0.01)
+    assert found.clocks["shared memory"] == 32 * (4 + 4 + 4 + 16) / 128
+
+
 def of(*words: str) -> list:
     return list(parse("\n".join(f" /*{16 * i:04x}*/ {word};" for i, word in enumerate(words))))
 
