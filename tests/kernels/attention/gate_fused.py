@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import torch
+from interpret_backward import mend_sums
 
 from kerneldyno.bench.gate.errors import Misconduct, WrongOutput
 from kerneldyno.bench.gate.examine import Gate
@@ -38,9 +39,24 @@ PROBLEMS: list[dict[str, Any]] = [
     {"q_len": 1, "kv_len": 1100, "heads": 7, "kv_heads": 1, "ragged": True, "page_size": 16},
     {"q_len": 40, "kv_len": 150, "causal": True, "page_size": 64, "kv_heads": 1},
     {"q_len": 3, "kv_len": 150, "page_size": 24, "bias": "additive", "padding": True, "head_dim": 80},
+    *(
+        {**fields, "direction": "backward"}
+        for fields in (
+            {"q_len": 70},
+            {"q_len": 40, "head_dim": 32, "causal": True, "kv_heads": 1},
+            {"q_len": 40, "kv_len": 90, "causal": True, "padding": True, "head_dim": 96},
+            {"q_len": 70, "bias": "boolean", "head_dim": 40},
+            {"q_len": 70, "window": 20, "causal": True, "kv_heads": 1, "head_dim": 128},
+            {"q_len": 70, "window": 20, "padding": True},
+            {"q_len": 40, "kv_len": 90, "ragged": True, "causal": True, "window": 30, "softcap": 5.0},
+            {"q_len": 4, "kv_len": 100, "causal": True, "heads": 4, "kv_heads": 1},
+            {"q_len": 50, "bias": "additive", "softcap": 4.0},
+            {"q_len": 33, "kv_len": 70, "head_dim": 256},
+        )
+    ),
 ]
 
-FEW = {2: "float16", 6: "float16", 8: "float32", 11: "float16", 13: "float16", 14: "float32"}
+FEW = {2: "float16", 6: "float16", 8: "float32", 11: "float16", 13: "float16", 14: "float32", 16: "float16"}
 """Number and dtype of those that take seconds."""
 
 
@@ -50,7 +66,8 @@ def interpreted(card: Card) -> Any:
     def build(problem: Attention, setup: Setup) -> Run:
         return launched(problem, card)
 
-    return kernel(Attention, name="interpreted", devices=("cpu",), accepts=EVERYTHING)(build)
+    both = ("forward", "backward")
+    return kernel(Attention, name="interpreted", devices=("cpu",), accepts=EVERYTHING, directions=both, gradients="kernel")(build)
 
 
 def told(problem: Attention, card: Card) -> dict[str, Any]:
@@ -65,6 +82,7 @@ def told(problem: Attention, card: Card) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    mend_sums()
     chosen = [(number, dtype) for number in range(len(PROBLEMS)) for dtype in ("float32", "float16")]
     for number, dtype in chosen if sys.argv[1] == "all" else FEW.items():
         card = (H100, A100)[number % 2]
