@@ -12,12 +12,11 @@ import msgspec
 from . import sass
 from .cards import LIMITS, RATES, Limits
 from .predict import Prediction, Unpredictable, predict
+from .shapes import TENSOR
 
 if TYPE_CHECKING:
     from kerneldyno.kernels._code import Configuration
 
-TENSOR = re.compile(r"(?:[A-Z]?(?:MMA|GMMA)|UTC[A-Z]*MMA)\b")
-"""Opcodes of products on tensor cores: HMMA, IMMA; HGMMA, IGMMA, QGMMA of warp groups; UTCHMMA, UTCQMMA, … of Blackwell."""
 COUNTED = {
     "LDGSTS": r"LDGSTS\b",
     "LDGSTS.128": r"LDGSTS\S*\.128\b",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .sass import Instruction
+from .shapes import TENSOR
 
 ENDS = ("EXIT", "RET", "BPT", "KILL")
 """What control does not come back from, unless it has a predicate."""
@@ -50,7 +51,7 @@ def loops(code: Sequence[Instruction]) -> list[Loop]:
 def _waits(body: Sequence[Instruction]) -> bool:
     """Whether a loop does nothing but ask a barrier again and again."""
     asks = any(i.opcode.startswith(("SYNCS", "NANOSLEEP")) for i in body)
-    return asks and len(body) <= LONGEST_WAIT and not any("MMA" in i.opcode for i in body)
+    return asks and len(body) <= LONGEST_WAIT and not any(TENSOR.match(i.opcode) for i in body)
 
 
 def _target(instruction: Instruction) -> int | None:

@@ -15,7 +15,7 @@ import msgspec
 from .cards import Rates
 from .loops import loops
 from .sass import Instruction
-from .shapes import Product, product
+from .shapes import TENSOR, Product, product
 
 Unit = Literal["tensor cores", "special functions", "float32", "integer", "shared memory", "issue", "device memory"]
 
@@ -87,7 +87,7 @@ def predict(code: Sequence[Instruction], rates: Rates, *, warps: int, streams: b
 
 
 def _products(body: Sequence[Instruction]) -> bool:
-    return any("MMA" in i.opcode for i in body)
+    return any(TENSOR.match(i.opcode) for i in body)
 
 
 def _count(
@@ -98,7 +98,7 @@ def _count(
     found: dict[Unit, float] = dict.fromkeys(("tensor cores", "special functions", "float32", "integer", "shared memory"), 0.0)
     flop = 0.0
     for instruction in taken:
-        if "MMA" in instruction.opcode:
+        if TENSOR.match(instruction.opcode):
             made = product(instruction, code, sixteen_bit=sixteen_bit)
             if made is None:
                 raise Unpredictable(f"the shape of {instruction.opcode} is not to be read from the code")

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from .sass import Instruction
 
+TENSOR = re.compile(r"(?:[A-Z]?G?MMA|UTC[A-Z]*MMA)\b")
+"""Opcodes of products on tensor cores: HMMA, IMMA; HGMMA, IGMMA, QGMMA of warp groups; UTCHMMA, UTCQMMA, … of Blackwell. Not HFMA2.MMA."""
 WARP = re.compile(r"[A-Z]?MMA\.(?:SP\.)?168(?P<k>\d+)\b")
 """HMMA.16816: 16×8×16, of each warp."""
 GROUP = re.compile(r"[A-Z]GMMA\.(?P<m>\d+)x(?P<n>\d+)x(?P<k>\d+)\b")
 """HGMMA.64x128x16, of four warps together."""
-UNIFORM_WRITE = re.compile(r"U?R\d+")
 
 
 class Product(NamedTuple):

@@ -47,6 +47,9 @@ def test_small_numbers_are_counted_as_they_are() -> None:
     assert found.clocks["shared memory"] == 32 * (4 + 4 + 4 + 16) / 128
 
 
+NOTHING = {"warps": 4, "streams": False, "sixteen_bit": True}
+
+
 def of(*words: str) -> list:
     return list(parse("\n".join(f" /*{16 * i:04x}*/ {word};" for i, word in enumerate(words))))
 
@@ -67,6 +70,12 @@ def test_units_of_instructions() -> None:
         "issue": 22.0,  # 22 of 23: what never takes place is no slot
     }
     assert found.limited_by == "special functions"
+
+
+def test_a_half_precision_fma_is_no_product() -> None:
+    """Ampere's assembler writes it with MMA in its name, and moves constants with it."""
+    found = predict(of("HFMA2.MMA R9, -RZ, RZ, 0, 0", "FFMA R1, R1, R2, R3", "@P0 BRA 0x0", "EXIT"), RATES[8, 0], **NOTHING)
+    assert (found.flop, found.clocks["float32"]) == (0, 2 * 128 / 64)
 
 
 def test_the_loop_without_masks_counts() -> None:
