@@ -40,8 +40,8 @@ VARIANTS = {
 """Together they hold every activation and everything around the products: W1 with and without a gate, and W2."""
 INPUTS = (4096, 4080, 100)
 """Of a layer: a multiple of every tile, of 16 alone, and rows that begin anywhere."""
-DIMS = (64, 768, 4096, 32768)
-"""Of a norm: one warp, two, eight and sixteen."""
+DIMS = (64, 1024, 2048, 4096, 8192, 16384, 32768)
+"""Of a norm: every number of warps, as wide as it takes."""
 REPRESENTATIVE = {("gelu, bias", 1 << 62), ("silu, gated", 1 << 62), ("silu, gated", 16)}
 """Variant, and the number of tokens up to which the tiles are meant."""
 
@@ -111,5 +111,7 @@ def _norm(capability: tuple[int, int], dim: int, dtype: str, *, centred: bool) -
         warps=warps,
         stages=3,  # what Triton takes where nobody says; it has no loop
         tensor_cores=False,
+        # 64 numbers of a row, and of its weights and biases, in each thread: with twice the warps there would be half the registers
+        spills_allowed=96 if dim > 16384 else 0,
         representative=(dim, dtype, centred) == (4096, "bfloat16", True),
     )

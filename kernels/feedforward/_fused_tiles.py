@@ -47,7 +47,7 @@ def offered(item_bytes: int, *, gated: bool) -> dict[int, Tiles]:
     return {16: few, 256: some, 1 << 62: many}
 
 
-UNALIGNED = Tiles(64, 32, 32, 4, 2)
+UNALIGNED = Tiles(64, 32, 32, 8, 2)
 """For rows that do not begin on 16 bytes: they are loaded number by number, which takes registers for each address."""
 
 
@@ -66,6 +66,6 @@ def constants(cut: Tiles, inputs: int, activation: str) -> Mapping[str, object]:
 
 
 def norm_constants(dim: int, *, centred: bool) -> tuple[dict[str, object], int]:
-    """(what `norm_kernel` is compiled for, warps) for rows of so many numbers: 16 numbers for each thread, and no more than 16 warps."""
+    """(what `norm_kernel` is compiled for, warps) for rows of so many numbers: 16 for each thread, and no more than 16 warps."""
     block = 1 << (dim - 1).bit_length()
     return {"CENTRED": centred, "BD": block}, min(16, max(1, block // 512))
