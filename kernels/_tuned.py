@@ -202,6 +202,14 @@ def read(path: Path) -> Mapping[Key, Entry]:
     return _read(path, seen.st_mtime_ns, seen.st_size)
 
 
+def tiles(function: str, capability: tuple[int, int], kind: type[T]) -> Iterator[tuple[Key, T]]:
+    """What is stored for a device kernel on a card and would be taken with the Triton that is installed. Raises TunedError."""
+    path = place() / f"{architecture(capability)}.json"
+    for key, entry in read(path).items():
+        if key.function == function and key.triton == triton_version():
+            yield key, made(kind, entry.choice, f"{path.name}, {key}")
+
+
 @lru_cache(maxsize=16)
 def _read(path: Path, mtime_ns: int, size: int) -> Mapping[Key, Entry]:  # noqa: ARG001 - a file that changed is read again
     return parsed(path.read_bytes(), path.name)

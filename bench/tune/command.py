@@ -1,4 +1,4 @@
-"""What `kerneldyno tune` does: goal by goal prune, check, heat, finals, and store what wins. No torch."""
+"""What `kerneldyno tune` does: goal by goal prune, heat, check, finals, and store what wins. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .. import environment, launch
 from ..plan import UsageError
 from . import book, decide, goals, prune, records, telling
 from .card import card_of
-from .contest import FINAL, HEAT, Arena, Race
+from .contest import CHECK, HEAT, PAIRED, Arena, Stage
 from .folder import CANDIDATES, OUTCOME, Left, Outcome, Planned, TuneFolder, load, save
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kerneldyno.kernels._cards import Card
     from kerneldyno.kernels.registry import Device
 
+    from ..records import Measurement
     from ..run import Progress
     from .goals import Asked, Goal, Goals
 
@@ -119,22 +120,36 @@ class _Tuning:
         if (known := load(folder, OUTCOME, Outcome)) is not None:
             return known
         left = self._left(folder, goal)
-        heat = self._race(folder / "heat", goal, left.kept, heat=True)
-        default = heat.measured[left.kept[0]]
-        if default.status != "ok":
-            return self._kept(folder, records.failed(goal, default, heat.measured))
-        others = {name: one for name, one in heat.measured.items() if one is not default}
-        names = decide.finalists(default, others)
-        telling.heat(self.console, left, heat.measured, names)
-        final = self._race(folder / "final", goal, [left.kept[0], *names], heat=False) if names else heat
-        return self._kept(folder, self._decided(goal, left, heat, final, names))
+        usual = left.kept[0]
+        heat = self._race(folder / "heat", goal, left.kept, HEAT)
+        if heat[usual].status != "ok":
+            return self._kept(folder, records.failed(goal, heat[usual], heat))
+        names, checked = self._finalists(folder, goal, usual, heat)
+        if checked[usual].status != "ok":
+            return self._kept(folder, records.failed(goal, checked[usual], {**heat, **checked}))
+        telling.heat(self.console, left, heat, names)
+        final = self._race(folder / "final", goal, [usual, *names], Stage(PAIRED, self.asked.run.processes)) if names else heat
+        return self._kept(folder, self._decided(goal, records.Measured(heat, checked, final, left), names))
 
-    def _decided(self, goal: Goal, left: Left, heat: Race, final: Race, names: list[str]) -> Outcome:
-        default = final.measured[left.kept[0]]
+    def _finalists(self, folder: Path, goal: Goal, usual: str, heat: dict[str, Measurement]) -> tuple[list[str], dict[str, Measurement]]:
+        """(who goes on to the finals, what the whole gate said of them, of the default and of those whom they follow).
+
+        In the place of one that does not pass others may come, which were slower than it alone.
+        """
+        checked: dict[str, Measurement] = {}
+        while True:
+            out = {usual, *(name for name, one in checked.items() if one.status != "ok")}
+            names = decide.finalists(heat[usual], {name: one for name, one in heat.items() if name not in out})
+            asked = [name for name in (usual, *names) if name not in checked]
+            if not asked:
+                return names, checked
+            checked |= self._race(folder / f"check-{len(checked)}", goal, asked, CHECK)
+
+    def _decided(self, goal: Goal, measured: records.Measured, names: list[str]) -> Outcome:
+        default = measured.final[measured.left.kept[0]]
         if default.status != "ok":
-            return records.failed(goal, default, {**heat.measured, **final.measured})
-        verdict = decide.verdict(default, {name: final.measured[name] for name in names})
-        measured = records.Measured(heat.measured, final.measured, left)
+            return records.failed(goal, default, {**measured.heat, **measured.final})
+        verdict = decide.verdict(default, {name: measured.final[name] for name in names})
         entry = records.entry(goal, measured, verdict, self.arena.environment, self.card, simulated=bool(self.asked.simulated))
         return records.outcome(goal, measured, verdict, entry)
 
@@ -157,9 +172,9 @@ class _Tuning:
         save(folder, CANDIDATES, found)
         return found
 
-    def _race(self, folder: Path, goal: Goal, names: list[str], *, heat: bool) -> Race:
-        """A race that came to its end."""
-        race = self.arena.race(folder, goal, names, HEAT if heat else FINAL, 1 if heat else self.asked.run.processes)
+    def _race(self, folder: Path, goal: Goal, names: list[str], stage: Stage) -> dict[str, Measurement]:
+        """What came of a race that came to its end."""
+        race = self.arena.race(folder, goal, names, stage)
         if race.ended != "finished" or any(name not in race.measured for name in names):
             raise Stopped
-        return race
+        return race.measured

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
@@ -26,13 +26,26 @@ if TYPE_CHECKING:
 
     from .goals import Goal
 
-HEAT = Protocol(
+ROUGH = Protocol(
     name="heat", min_samples=5, target=0.03, min_total_s=0.0, cap_s=0.3, warmup_s=0.05, warmup_agreement=0.05, warmup_cap_s=0.2,
     leg_s=0.03, samples_per_leg=3,
 )  # fmt: skip
 """Short rounds of all candidates: enough to leave out who is clearly slow."""
-FINAL = PROTOCOLS["paired"]
+PAIRED = PROTOCOLS["paired"]
 """As comparisons measure: what counts is the difference within a round, and how it varies from process to process."""
+
+
+class Stage(NamedTuple):
+    """How candidates are looked at."""
+
+    protocol: Protocol
+    processes: int = 1
+    mode: Literal["group", "check"] = "group"
+    """Measured behind the gate, or put through the whole of it: awkward lengths, for which each is built anew, are left out otherwise."""
+
+
+HEAT = Stage(ROUGH)
+CHECK = Stage(ROUGH, mode="check")
 
 
 class Race(NamedTuple):
@@ -60,15 +73,15 @@ class Arena:
     ceilings: Ceilings | None = None
     """Of the machine; learnt in the first race."""
 
-    def race(self, folder: Path, goal: Goal, names: Sequence[str], protocol: Protocol, processes: int) -> Race:
-        """Check and measure these candidates of a goal side by side; go on with the run in `folder` if there is one.
+    def race(self, folder: Path, goal: Goal, names: Sequence[str], stage: Stage) -> Race:
+        """Put these candidates of a goal through a stage side by side; go on with the run in `folder` if there is one.
 
         A candidate that is wrong, crashes, hangs or cannot be launched is measured as such, and costs nothing else.
         """
         cases = {name: self._case(goal, name, baseline=names[0]) for name in names}
         ordered = list(cases.values())
         made = plan.Plan([plan.Group(ordered[0].group, goal.problem.label, goal.problem.operator, ordered)], cases=ordered)
-        settings = msgspec.structs.replace(self.settings, protocol=protocol, processes=processes)
+        settings = msgspec.structs.replace(self.settings, protocol=stage.protocol, processes=stage.processes)
         source = _sources.digest(Path(goal.kernel.source), goal.kernel.folder, goal.kernel.operator, tuned=False)
         manifest = launch.manifest_of(made, settings, self.environment, dict.fromkeys((case.kernel for case in ordered), source))
         tiles = texts(goal)
@@ -77,7 +90,7 @@ class Arena:
         limited = msgspec.structs.replace(settings, budget_s=self.left_s())
         known = self.ceilings or (_beyond(goal.problem.dtype) if self.simulated else None)
         with Journal.resume(folder, manifest) if (folder / MANIFEST).is_file() else Journal.create(folder, manifest) as journal:
-            runner = Runner(made, journal, limited, self.progress, self.load, self.stop, known=known, trial=trial)
+            runner = Runner(made, journal, limited, self.progress, self.load, self.stop, stage.mode, known, trial=trial)
             ended = runner.run(manifest.created)
             self.ceilings = journal.run.ceilings or self.ceilings
         found = {name: runner.measurements[case.id] for name, case in cases.items() if case.id in runner.measurements}

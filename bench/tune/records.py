@@ -36,6 +36,8 @@ class Measured:
     """What was measured of one goal, by what people call the candidates."""
 
     heat: Mapping[str, Measurement]
+    checked: Mapping[str, Measurement]
+    """Of the default and the finalists: what the whole gate said."""
     final: Mapping[str, Measurement]
     """Of the default and the finalists; the heat itself where there were none."""
     left: Left
@@ -43,7 +45,7 @@ class Measured:
     @property
     def rejected(self) -> dict[str, str]:
         """Candidates that could not be measured -> why."""
-        return thrown_out({**self.heat, **self.final})
+        return thrown_out({**self.heat, **self.checked, **self.final})
 
 
 def thrown_out(measured: Mapping[str, Measurement]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from .._tuned import Chosen, Key, architecture, choose, length_class, power_of_two, triton_version
+from .._tuned import tiles as stored_tiles
 from .._tuning import Task
 from ..contract import ITEM_BYTES
 from . import _fused_code as code
@@ -109,6 +110,15 @@ def why_not(cut: Tiles, linear: Linear, problem: FeedForward, card: Card) -> str
     if cut.bk > 2 * linear.inputs or cut.bn > 2 * linear.outputs:
         return f"is larger than the matrix of {linear.inputs}→{linear.outputs}"
     return None
+
+
+def stored(capability: tuple[int, int]) -> Iterator[Configuration]:
+    """Every form of the tiles that were chosen for a card: `kerneldyno codegen` compiles them beside the defaults."""
+    for key, cut in stored_tiles("linear_kernel", capability, Tiles):
+        for name, asked in code.VARIANTS.items():
+            if asked.gated == key.size.endswith(" gated"):
+                inputs = int(key.size.partition("→")[0])
+                yield code.configuration(capability, inputs, key.dtype, f"{name}, tuned for {key.length}", asked, cut)
 
 
 def forms(cut: Tiles, linear: Linear, problem: FeedForward, card: Card) -> Iterator[Configuration]:

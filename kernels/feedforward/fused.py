@@ -13,6 +13,9 @@ from . import _fused_code, _fused_tuning
 from .problem import EVERYTHING, NORMS, FeedForward, FeedForwardInputs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .._code import Configuration
     from .problem import FeedForwardWeights
 
 WIDEST_NORM = 32768
@@ -38,6 +41,12 @@ def form(problem: FeedForward, card: Card) -> str:
     return " and ".join(dict.fromkeys(str(chosen) for chosen in _fused_tuning.chosen(problem, card)))
 
 
+def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
+    """Every form in which its kernels may be launched on a card."""
+    yield from _fused_code.configurations(capability)
+    yield from _fused_tuning.stored(capability)
+
+
 @kernel(
     FeedForward,
     devices=("cuda",),
@@ -45,7 +54,7 @@ def form(problem: FeedForward, card: Card) -> str:
     requires=("triton",),
     refuses=refusal,
     identified=ran,
-    device_code=_fused_code.configurations,
+    device_code=device_code,
     tuning=_fused_tuning.tasks,
 )
 def fused(problem: FeedForward, setup: Setup) -> Run:

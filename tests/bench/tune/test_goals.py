@@ -118,4 +118,4 @@ def test_a_kernel_of_a_plugin_may_offer_choices_too(tmp_path: Path, monkeypatch:
     chosen = found(
         load=(Path(__file__).with_name("simulated_device.py"),), kernels=("attention/simulated",), axes={"q_len": [70], "head_dim": [16]}
     )
-    assert [len(goal.task.candidates) for goal in chosen] == [6]
+    assert [len(goal.task.candidates) for goal in chosen] == [7]
