@@ -55,7 +55,7 @@ def tune(console: Console, asked: Asked, progress: Progress, stop: Callable[[], 
         telling.begin(console, found, folder.path)
         try:
             for number, goal in enumerate(found.found, start=1):
-                if stop() or (asked.run.budget_s is not None and (arena.left_s() or 0) <= 0.01):
+                if arena.over():
                     raise Stopped  # noqa: TRY301 - as when a race ends early
                 telling.goal(console, goal, number, len(found.found))
                 outcomes.append(_Tuning(console, asked, arena, where, card).bring(folder.of(number, goal.task.key), goal))
@@ -165,7 +165,7 @@ class _Tuning:
         if (known := load(folder, CANDIDATES, Left)) is not None:
             return known
         with telling.compiling(self.console) as tick:
-            sieved = prune.sieve(goal, jobs=self.asked.jobs, stop=self.arena.stop, tick=tick)
+            sieved = prune.sieve(goal, jobs=self.asked.jobs, stop=self.arena.over, tick=tick)
         if sieved is None:
             raise Stopped
         found = Left(kept=sieved.kept, left_out=sieved.left_out)

@@ -96,6 +96,10 @@ class Arena:
         found = {name: runner.measurements[case.id] for name, case in cases.items() if case.id in runner.measurements}
         return Race(found, ended)
 
+    def over(self) -> bool:
+        """Whether somebody asked to stop, or the budget is used up."""
+        return self.stop() or (self.until is not None and time.monotonic() >= self.until)
+
     def left_s(self) -> float | None:
         """Seconds of the budget that are left; None where there is none."""
         return None if self.until is None else max(self.until - time.monotonic(), 0.01)

@@ -78,7 +78,7 @@ def outcome(console: Console, one: Outcome) -> None:
     if one.entry is None:
         console.print(f"  [red]no choice[/]: {escape(one.reason)}", highlight=False)
     else:
-        stays = "the default stays" if one.entry.evidence.choice_s == one.entry.evidence.default_s else f"chosen: {one.text}"
+        stays = "the default stays" if one.text == one.entry.evidence.default else f"chosen: {one.text}"
         console.print(f"  [green]{escape(stays)}[/]: {_ratio(one)}", highlight=False)
 
 
