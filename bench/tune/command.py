@@ -58,7 +58,7 @@ def tune(console: Console, asked: Asked, progress: Progress, stop: Callable[[], 
                 if arena.over():
                     raise Stopped  # noqa: TRY301 - as when a race ends early
                 telling.goal(console, goal, number, len(found.found))
-                outcomes.append(_Tuning(console, asked, arena, where, card).bring(folder.of(number, goal.task.key), goal))
+                outcomes.append(_Tuning(console, asked, arena, where, card).bring(folder.of(number, goal.key), goal))
                 telling.outcome(console, outcomes[-1])
         except Stopped:
             pass
@@ -101,7 +101,7 @@ def _planned(asked: Asked, found: Goals, fingerprint: str) -> Planned:
     digests = {
         name: _sources.digest(Path(kernel.source), kernel.folder, kernel.operator, tuned=False) for name, kernel in sorted(kernels.items())
     }
-    listed = [f"{goal.kernel.name} {goal.task.key} at {goal.problem.label}" for goal in found.found]
+    listed = [f"{goal.kernel.name} {goal.key} at {goal.problem.label}" for goal in found.found]
     return Planned(fingerprint=fingerprint, sources=digests, goals=listed, options=records.options(asked))
 
 

@@ -51,7 +51,9 @@ def verdict(default: Measurement, others: Mapping[str, Measurement]) -> Verdict:
     choice among them (Bonferroni).
     """
     found = {name: one for name, one in others.items() if one.status == "ok"}
-    confidence = 1 - 2 * ALPHA / max(len(found), 1)  # one-sided: only being faster counts
+    if not found:
+        return Verdict(None, {}, "no candidate came close enough to the default in the heat to be measured further")
+    confidence = 1 - 2 * ALPHA / len(found)  # one-sided: only being faster counts
     speedups = {name: paired_speedup(one.processes, default.processes, confidence) for name, one in found.items()}
     faster = [name for name, ratio in speedups.items() if ratio.low > 1]
     winner = max(faster, key=lambda name: speedups[name].estimate, default=None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kerneldyno.kernels import _code, registry
 from kerneldyno.kernels._cards import CARDS, Card
+from kerneldyno.kernels._tuned import Key
 from kerneldyno.kernels._tuning import Task
 from kerneldyno.kernels.registry import Device
 
@@ -58,7 +59,7 @@ class Goal:
     """So many problems share it."""
 
     @property
-    def key(self) -> Any:
+    def key(self) -> Key:
         return self.task.key
 
 

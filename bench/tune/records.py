@@ -50,9 +50,11 @@ class Measured:
 
 def thrown_out(measured: Mapping[str, Measurement]) -> dict[str, str]:
     """Those that are not ok -> why; the last words of one that crashed are in its journal."""
-    return {
-        name: f"{one.status}: {(one.reason or '').partition('; last words')[0]}" for name, one in measured.items() if one.status != "ok"
-    }
+    return {name: _why(one) for name, one in measured.items() if one.status != "ok"}
+
+
+def _why(one: Measurement) -> str:
+    return f"{one.status}: {(one.reason or '').partition('; last words')[0]}"
 
 
 def entry(goal: Goal, measured: Measured, verdict: Verdict, machine: Environment, card: Card, *, simulated: bool) -> Entry:
@@ -81,7 +83,7 @@ def entry(goal: Goal, measured: Measured, verdict: Verdict, machine: Environment
         wrong=len(measured.rejected),
         simulated=simulated,
     )
-    return Entry(key=goal.task.key, choice=_tuned.stored(texts(goal)[name]), evidence=evidence)
+    return Entry(key=goal.key, choice=_tuned.stored(texts(goal)[name]), evidence=evidence)
 
 
 def _contested(verdict: Verdict) -> str:
@@ -95,7 +97,7 @@ def _contested(verdict: Verdict) -> str:
 def outcome(goal: Goal, measured: Measured, verdict: Verdict, found: Entry) -> Outcome:
     """What came of a goal that was decided."""
     return Outcome(
-        key=goal.task.key,
+        key=goal.key,
         kernel=goal.kernel.name,
         problem=goal.problem.label,
         entry=found,
@@ -108,14 +110,14 @@ def outcome(goal: Goal, measured: Measured, verdict: Verdict, found: Entry) -> O
 def failed(goal: Goal, default: Measurement, measured: Mapping[str, Measurement]) -> Outcome:
     """What came of a goal whose default could not be measured: there is nothing to compare with, and something to mend."""
     return Outcome(
-        key=goal.task.key,
+        key=goal.key,
         kernel=goal.kernel.name,
         problem=goal.problem.label,
         entry=None,
         text=str(goal.task.default),
         rejected=thrown_out(measured),
         finalists={},
-        reason=f"the default itself is {default.status}: {default.reason}",
+        reason=f"the default itself is {_why(default)}",
     )
 
 

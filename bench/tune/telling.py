@@ -37,7 +37,7 @@ def begin(console: Console, found: Goals, folder: Path) -> None:
 def goal(console: Console, one: Goal, number: int, of: int) -> None:
     """Which choice is made now."""
     shared = f", for {one.shared} problems" if one.shared > 1 else ""
-    text = f"{number}/{of} {one.kernel.name} {one.task.key}"
+    text = f"{number}/{of} {one.kernel.name} {one.key}"
     console.print(f"[bold]{escape(text)}[/] at {escape(one.problem.label)}{shared}; default {one.task.default}", highlight=False)
 
 

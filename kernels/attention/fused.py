@@ -9,7 +9,7 @@ import torch
 from .._cards import Card
 from .._identity import triton_kernels
 from ..registry import ITEM_BYTES, Device, Gradients, Run, Setup, Trace, kernel
-from . import _backward_code, _backward_tuning, _decode_code, _decode_tuning, _prefill_code, _prefill_tuning
+from . import _backward_code, _backward_tuning, _decode_code, _decode_tuning, _prefill_code, _prefill_tuning, _tuned_code
 from ._pairs import keys_read
 from .problem import EVERYTHING, Attention, AttentionInputs
 
@@ -85,6 +85,7 @@ def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
     yield from _prefill_code.configurations(capability)
     yield from _decode_code.configurations(capability)
     yield from _backward_code.configurations(capability)
+    yield from _tuned_code.configurations(capability)
 
 
 @kernel(

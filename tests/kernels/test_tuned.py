@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from kerneldyno.kernels import _tuned as tuned
 from kerneldyno.kernels import registry
 from kerneldyno.kernels._tuned import Chosen, Entry, Evidence, Key, Pin, TunedError
+from kerneldyno.kernels.attention import _decode_splits, _prefill_tiles, _tuned_code
+from kerneldyno.kernels.feedforward import _fused_tiles, _fused_tuning
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,27 @@ def test_a_candidate_is_built_whatever_is_stored(folder: Path) -> None:
     with tuned.pinned([]):
         assert tuned.choose(KEY, DEFAULT).origin == "default"
     assert tuned.choose(KEY, DEFAULT).origin == "tuned"
+
+
+@pytest.mark.parametrize(
+    ("forms_of", "tile", "key"),
+    [
+        (_tuned_code.prefill, _prefill_tiles.Tile(64, 32, 4, 2), {"function": "prefill_kernel", "causal": False, "traits": "few tiles"}),
+        (_tuned_code.decode, _decode_splits.Tile(16, 32, 4, 2), {"function": "split_kernel", "traits": "16 rows"}),
+        (_fused_tuning.stored, _fused_tiles.Tiles(64, 64, 32, 4, 4), {"function": "linear_kernel", "size": "4096→16384 gated"}),
+    ],
+)
+def test_what_was_tuned_is_among_the_forms_that_may_be_launched(folder: Path, forms_of: Any, tile: Any, key: dict[str, Any]) -> None:
+    """So that `kerneldyno codegen` compiles it, too."""
+    assert list(forms_of((9, 0))) == []
+    store(folder, tuned.stored(tile), msgspec.structs.replace(KEY, **key, triton=tuned.triton_version()))
+    forms = list(forms_of((9, 0)))
+    assert forms
+    assert {(form.name, form.tile, form.dtype, form.capability) for form in forms} == {(key["function"], str(tile), "float16", (9, 0))}
+    assert all("tuned for ≤1k" in form.variant for form in forms)
+    assert list(forms_of((8, 0))) == []
+    store(folder, tuned.stored(tile), msgspec.structs.replace(KEY, **key, triton="1.0"))  # another Triton's: it would not be taken
+    assert list(forms_of((9, 0))) == []
 
 
 def test_a_kernels_hash_follows_what_was_tuned(folder: Path) -> None:

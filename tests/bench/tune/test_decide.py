@@ -54,6 +54,7 @@ def test_a_faster_candidate_replaces_the_default() -> None:
 def test_without_finalists_the_default_stays() -> None:
     default = measured(np.random.default_rng(3), 1.0)
     assert decide.verdict(default, {}).winner is None
+    assert decide.verdict(default, {}).required.startswith("no candidate came close enough")
     assert decide.verdict(default, {"wrong": wrong()}).winner is None
 
 
