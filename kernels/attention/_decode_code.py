@@ -11,7 +11,7 @@ from typing import Any
 
 from .._code import Configuration, signature
 from ..contract import ITEM_BYTES
-from ._decode_splits import MOST, Tile, offered
+from ._decode_splits import MOST, Tile, for_odd_rows, offered
 
 SPLIT = "attention._decode_triton:split_kernel"
 SPLIT_ARGUMENTS = (
@@ -50,14 +50,16 @@ VARIANTS = {
     "everything": Asked(causal=True, ragged=True, window=True, softcap=True, bias=1, page_size=24, partial=False),
 }
 """Together they hold all features."""
-SOME = ("plain", "pages of 64")
+SOME = ("plain", "pages of 64", "everything")
 """Those of rarer heads, of float32, and of rows that begin anywhere."""
+TF32 = {"plain, TF32": Asked(precision="tf32"), "bias, TF32": Asked(causal=True, bias=1, precision="tf32")}
+"""Of float32 where torch allows it."""
 HEAD_DIMS = {64: VARIANTS, 128: VARIANTS, 256: VARIANTS, 16: SOME, 32: SOME, 80: SOME}
 """Every width of a tile in every row of the tables, and a head that does not fill its tile."""
 REPRESENTATIVE = {(64, "plain", 0), (128, "plain", 0), (80, "pages of 64", 0), (128, "pages of 64", 2)}
 """Head, variant, and which of the tiles, by rising rows."""
-COMBINED = (2, 16, MOST)
-"""Splits: a few, a program of one warp or of four, and as many as there may be."""
+COMBINED = tuple(1 << i for i in range(1, MOST.bit_length()))
+"""Splits, rounded up to a power of two."""
 
 
 def width(head_dim: int) -> int:
@@ -121,9 +123,9 @@ def configurations(capability: tuple[int, int]) -> Iterator[Configuration]:
     for head_dim, names in HEAD_DIMS.items():
         for name in names:
             yield from _splitting(capability, head_dim, "bfloat16", name, VARIANTS[name])
-        for name in SOME:
-            yield from _splitting(capability, head_dim, "float32", name, VARIANTS[name])
-    for head_dim in (16, 80, 128, 256):
+        for name, asked in ({name: VARIANTS[name] for name in SOME} | TF32).items():
+            yield from _splitting(capability, head_dim, "float32", name, asked)
+    for head_dim in (16, 32, 64, 128, 256):
         for dtype in ("bfloat16", "float32"):
             yield from (_combine(capability, head_dim, dtype, splits) for splits in COMBINED)
 
@@ -131,11 +133,14 @@ def configurations(capability: tuple[int, int]) -> Iterator[Configuration]:
 def _splitting(capability: tuple[int, int], head_dim: int, dtype: str, name: str, asked: Asked) -> Iterator[Configuration]:
     """Of one head and variant: all tiles, and rows that begin anywhere."""
     for i, cut in enumerate(offered(head_dim, ITEM_BYTES[dtype], capability, biased=asked.bias != 0)):
-        allowed = {9: 0, 10: 4}.get(capability[0], 48)
+        allowed = {9: 0, 10: 8}.get(capability[0], 16)
         few = dtype == "bfloat16" and (head_dim, name, i) in REPRESENTATIVE
         yield configuration(capability, head_dim, dtype, name, asked, cut, spills_allowed=allowed, representative=few)
         if name in SOME:
-            yield configuration(capability, head_dim, dtype, f"{name}, odd rows", asked, cut, aligned=False, spills_allowed=allowed)
+            loose = for_odd_rows(cut, head_dim) if dtype != "float32" else cut
+            yield configuration(
+                capability, head_dim, dtype, f"{name}, odd rows", asked, loose, aligned=False, spills_allowed=max(16, allowed)
+            )
 
 
 def _combine(capability: tuple[int, int], head_dim: int, dtype: str, splits: int) -> Configuration:

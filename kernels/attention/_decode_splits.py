@@ -84,6 +84,15 @@ def tile(rows: int, head_dim: int, item_bytes: int, capability: tuple[int, int],
     return next((cut for cut in choice if rows <= cut.rows), choice[-1])
 
 
+def for_odd_rows(cut: Tile, head_dim: int) -> Tile:
+    """The 16-bit tile for rows that do not begin on multiples of 16 numbers, in place of another: each number has an address of its own."""
+    if head_dim <= 64:
+        return cut
+    if head_dim > 128:
+        return replace(cut, rows=min(cut.rows, 32), keys=min(cut.keys, 32), warps=8)
+    return replace(cut, keys=16 if cut.rows >= 64 else min(cut.keys, 32), warps=8 if cut.rows >= 32 else cut.warps)
+
+
 def shared_bytes(cut: Tile, head_dim: int, item_bytes: int, capability: tuple[int, int]) -> int:
     """Shared memory that a program takes, about: keys and values in flight, queries and weights."""
     width = max(16, 1 << (head_dim - 1).bit_length())

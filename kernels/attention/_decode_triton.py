@@ -16,7 +16,7 @@ import triton.language as tl
 
 from . import _decode_splits
 from ._decode_code import Asked, combining, constants
-from ._decode_splits import MOST, Tile
+from ._decode_splits import MOST, Tile, for_odd_rows
 from ._triton_tanh import LN_2, LOG2_E, tanh
 
 # the interpreter runs plain Python as it stands
@@ -261,6 +261,8 @@ def decode(
     _require_sense(q, k, splits, lse)
     batch, heads, queries, head_dim = q.shape
     kv_heads, rows = k.shape[1], heads // k.shape[1] * queries
+    if q.element_size() == 2 and any(tensor.stride(2) % 16 for tensor in (k, v)):
+        cut = for_odd_rows(cut, head_dim)
     output = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     total, partial = batch * heads * queries, splits > 1
     part, lses = (

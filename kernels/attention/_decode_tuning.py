@@ -14,7 +14,7 @@ from .._tuned import Chosen, Key, architecture, choose, length_class, triton_ver
 from .._tuning import Task
 from ..contract import ITEM_BYTES
 from . import _decode_code as code
-from ._decode_splits import Tile, shared_bytes, tile
+from ._decode_splits import Tile, for_odd_rows, shared_bytes, tile
 from ._pairs import keys_read
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ MOST_NUMBERS = 200
 
 def chosen(problem: Attention, card: Card, precision: str = "ieee") -> Chosen[Tile]:
     """The tile that the kernel is launched with for this problem, and where it comes from."""
-    return choose(key(problem, card, precision), default(problem, card))
+    found = choose(key(problem, card, precision), default(problem, card))
+    return Chosen(launched(found.value, problem), found.origin)
 
 
 def default(problem: Attention, card: Card) -> Tile:
@@ -50,6 +51,11 @@ def key(problem: Attention, card: Card, precision: str = "ieee") -> Key:
         length=length_class(max(1, keys_read(problem, problem.kv_len))),
         traits=", ".join([*traits, *(["bias"] if problem.bias != "none" else [])]),
     )
+
+
+def launched(cut: Tile, problem: Attention) -> Tile:
+    """The tile that becomes of it where rows begin anywhere."""
+    return for_odd_rows(cut, problem.head_dim) if ITEM_BYTES[problem.dtype] == 2 and not _aligned(problem) else cut
 
 
 def task(problem: Attention, card: Card) -> Task:
@@ -91,7 +97,12 @@ def forms(cut: Tile, problem: Attention, card: Card) -> Iterator[Configuration]:
     windowed, capped = problem.window > 0, problem.softcap > 0
     asked = code.Asked(problem.triangular, problem.ragged, windowed, capped, bias=bias, page_size=problem.page_size)
     most = replace(asked, ragged=True, window=True, softcap=True, bias=min(bias, 1))
-    given, aligned = (card.capability, problem.head_dim, problem.dtype), problem.head_dim * ITEM_BYTES[problem.dtype] % 16 == 0
-    yield code.configuration(*given, "as asked", asked, cut, aligned=aligned)
+    given, cut = (card.capability, problem.head_dim, problem.dtype), launched(cut, problem)
+    yield code.configuration(*given, "as asked", asked, cut, aligned=_aligned(problem))
     if most != asked:
-        yield code.configuration(*given, "everything", most, cut, aligned=aligned, spills_allowed=4)
+        yield code.configuration(*given, "everything", most, cut, aligned=_aligned(problem), spills_allowed=4)
+
+
+def _aligned(problem: Attention) -> bool:
+    """Whether rows in one piece begin on multiples of 16 numbers, of which Triton takes many at once."""
+    return problem.head_dim % 16 == 0

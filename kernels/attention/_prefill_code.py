@@ -11,7 +11,7 @@ from typing import Any
 
 from .._code import TRITON_TYPES, Configuration, signature
 from ..contract import ITEM_BYTES
-from ._prefill_tiles import Tile, by_pointers, offered, parts
+from ._prefill_tiles import Tile, by_pointers, for_odd_rows, offered, parts
 
 FUNCTION = "attention._prefill_triton:prefill_kernel"
 ARGUMENTS = (
@@ -103,7 +103,8 @@ def configuration(
         warps=cut.warps,
         stages=cut.stages,
         tensor_cores=matrix,
-        instruction="HMMA" if dtype == "float32" and matrix else "",
+        # warp groups take 64 rows
+        instruction="HMMA" if cut.bt < 64 else "",
         spills_allowed=spills_allowed,
         representative=representative,
     )
@@ -129,12 +130,13 @@ def _forms(capability: tuple[int, int], head_dim: int, dtype: str, name: str, as
         allowed = spills_allowed(capability, asked)
         yield configuration(capability, *given, name, asked, cut, tma=tma, spills_allowed=allowed, representative=few)
         if name in SOME:
-            plainly = by_pointers(cut, head_dim) if tma else cut
             if tma:
+                plainly = by_pointers(cut, head_dim)
                 yield configuration(capability, *given, f"{name}, by pointers", asked, plainly, tma=False, spills_allowed=allowed)
-            yield configuration(capability, *given, f"{name}, odd rows", asked, plainly, tma=False, aligned=False, spills_allowed=allowed)
+            loose = for_odd_rows(cut, head_dim) if dtype != "float32" else cut
+            yield configuration(capability, *given, f"{name}, odd rows", asked, loose, tma=False, aligned=False, spills_allowed=allowed)
 
 
 def spills_allowed(capability: tuple[int, int], asked: Asked) -> int:
     """Loads and stores of spilled registers that are let pass: with a bias or a mask a tile of it is held beside the scores."""
-    return {8: 128, 9: 64, 10: 64}.get(capability[0], 128) if asked.bias else {8: 48, 9: 2, 10: 8}.get(capability[0], 48)
+    return {8: 80, 9: 64, 10: 64}.get(capability[0], 80) if asked.bias else {8: 24, 9: 2, 10: 8}.get(capability[0], 24)

@@ -8,7 +8,7 @@ import triton
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ._prefill_code import Asked, constants
-from ._prefill_tiles import Tile, by_pointers, parts
+from ._prefill_tiles import Tile, by_pointers, for_odd_rows, parts
 from ._prefill_triton import prefill_kernel
 from ._triton_tanh import LOG2_E
 
@@ -42,7 +42,7 @@ def attend(
     `bias` (added, -inf allowed) or bool `mask` (true is seen) broadcast to [batch, heads, T, S]. A query that sees no key yields 0.
     `lse` float32 [batch, heads, T] receives natural logarithms, -inf for such queries. `precision` is that of float32 products: "ieee",
     "tf32x3" or "tf32". `together` heads are worked on side by side, 0: those of a group. `tma`: by descriptors, where all tensors allow
-    it, else by pointers and with fewer keys in a tile. `programs` persistent ones, 0: one for each tile; the hardware hands those out as
+    it, else by pointers and with a smaller tile. `programs` persistent ones, 0: one for each tile; the hardware hands those out as
     places fall free, and so evens out tiles of unequal length. Raises ValueError for shapes that do not go together.
     """
     _require_sense(q, k, lse)
@@ -60,7 +60,9 @@ def attend(
     )
     steps = (0,) * 4 if added is None else added.expand(batch, heads, queries, k.shape[2]).stride()
     by_tma = tma and all(described(tensor) for tensor in (q, k, v, output))
-    cut = cut if by_tma or not tma else by_pointers(cut, head_dim)
+    if not by_tma:
+        odd = q.element_size() == 2 and any(tensor.stride(2) % 16 for tensor in (q, k, v))
+        cut = for_odd_rows(cut, head_dim) if odd else by_pointers(cut, head_dim) if tma else cut
     given = ((q, cut.bt), (k, cut.bs), (v, cut.bs), (output, cut.bt))
     pairs = [descriptors(tensor, rows, widths) if by_tma else [None, None] for tensor, rows in given]
     tiles = total * triton.cdiv(queries, cut.bt)

@@ -1,7 +1,7 @@
 """Tiles of the prefill kernel, and the order in which they are worked on: arithmetic without torch or Triton.
 
 What is offered compiles for the cards that it is meant for without spills, or with few where there is a bias or a mask:
-`tests/kernels/attention/compile_prefill.py` shows it.
+`kerneldyno codegen` shows it.
 """
 
 from __future__ import annotations
@@ -116,6 +116,12 @@ def by_pointers(cut: Tile, head_dim: int) -> Tile:
     if cut.bt < 128 and head_dim <= 192:
         return cut
     return replace(cut, bs=min(cut.bs, 64 if head_dim <= 192 else 32))
+
+
+def for_odd_rows(cut: Tile, head_dim: int) -> Tile:
+    """The 16-bit tile for rows that do not begin on multiples of 16 numbers, in place of another: each number has an address of its own."""
+    most = 128 if head_dim <= 128 else 64 if head_dim <= 160 else 32
+    return replace(cut, bt=min(cut.bt, most), bs=min(cut.bs, 32), warps=8, stages=2, ahead=False)
 
 
 def parts(head_dim: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from .._tuning import Task
 from ..contract import ITEM_BYTES
 from . import _prefill_code as code
 from ._pairs import keys_read
-from ._prefill_tiles import Tile, by_pointers, parts, tile
+from ._prefill_tiles import Tile, for_odd_rows, parts, tile
 
 if TYPE_CHECKING:
     from .._cards import Card
@@ -55,13 +55,13 @@ def key(problem: Attention, card: Card, precision: str = "ieee") -> Key:
 
 
 def launched(cut: Tile, problem: Attention, card: Card) -> Tile:
-    """The tile that becomes of it where TMA does not take the tensors."""
-    return cut if _aligned(problem) or not _tma(problem, card) else by_pointers(cut, problem.head_dim)
+    """The tile that becomes of it where TMA does not take the tensors, or rows begin anywhere."""
+    return for_odd_rows(cut, problem.head_dim) if _odd(problem, card) else cut
 
 
 def task(problem: Attention, card: Card) -> Task | None:
-    """What there is to choose; None for rows that TMA would take if they began on 16 bytes: their tile is made of another."""
-    if _tma(problem, card) and not _aligned(problem):
+    """What there is to choose; None for rows that begin anywhere: their tile is made of another."""
+    if _odd(problem, card):
         return None
     usual = default(problem, card)
     return Task(
@@ -120,6 +120,11 @@ def forms(cut: Tile, problem: Attention, card: Card) -> Iterator[Configuration]:
 
 def _tma(problem: Attention, card: Card) -> bool:
     return code.takes_tma(card.capability, ITEM_BYTES[problem.dtype])
+
+
+def _odd(problem: Attention, card: Card) -> bool:
+    """Whether rows in one piece begin where neither TMA nor Triton takes many numbers at once."""
+    return ITEM_BYTES[problem.dtype] == 2 and problem.head_dim % (8 if _tma(problem, card) else 16) != 0
 
 
 def _aligned(problem: Attention) -> bool:

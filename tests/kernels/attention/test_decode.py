@@ -9,13 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerneldyno.kernels.attention._decode_splits import AIM, MOST, SHORT, Tile, offered, resident, seen, splits, stretch, tile
+from kerneldyno.bench.codegen.facts import Facts
+from kerneldyno.kernels import _cards
+from kerneldyno.kernels._code import Configuration
+from kerneldyno.kernels.attention import fused
+from kerneldyno.kernels.attention._decode_code import configurations
+from kerneldyno.kernels.attention._decode_splits import AIM, MOST, SHORT, Tile, offered, resident, seen, shared_bytes, splits, stretch, tile
+from kerneldyno.kernels.attention.problem import Attention
 
 Told = Callable[..., list[dict[str, Any]]]
-SHARED_BYTES = {80: 99 * 1024, 86: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+Sound = Callable[..., list[tuple[Configuration, Facts]]]
+CARDS = ((8, 6), (9, 0), (10, 0))
+"""Tiles for sm_80 are those for sm_86, which has less shared memory."""
 CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
 CUT = Tile(16, 64, 4, 3)
 
@@ -28,30 +36,89 @@ def test_right_in_the_interpreter(told: Told) -> None:
     assert sum(case.get("blind", 0) > 0 for case in found) >= 10
 
 
-def assert_sound(found: list[dict[str, Any]]) -> None:
-    for case in found:
-        assert case["shared_bytes"] <= SHARED_BYTES[case["arch"]], case
-        # the assembler gives up a register or two where one more program then fits a multiprocessor
-        assert case["spills"] <= {90: 0, 100: 4}.get(case["arch"], 48), case
-        products = case["hmma"] + case["hgmma"] + case["utcmma"]
-        assert (products > 0) == (case["dtype"] != "fp32"), case
-        if case["tile"]["rows"] >= 64 and case["arch"] in {90, 100}:
-            assert case["hmma"] == 0, case
+def assert_wide_loads(found: list[tuple[Configuration, Facts]]) -> None:
+    for one, facts in found:
+        if one.name != "split_kernel" or "s_ks" not in one.aligned:
+            continue
         # keys and values come in pieces of 16 bytes
-        assert case["async_wide"] > 0, case
-        assert case["async_loads"] == case["async_wide"] or case["changes"].get("BIAS"), case
-        assert 0.9 <= case["shared_estimate"] / case["shared_bytes"] <= 1.35 or case["changes"].get("BIAS"), case
+        assert facts.counts["LDGSTS.128"] > 0, one
+        assert facts.counts["LDGSTS"] == facts.counts["LDGSTS.128"] or one.constants["BIAS"], one
+        cut = Tile(one.constants["BM"], one.constants["BN"], one.warps, one.stages)
+        estimate = shared_bytes(cut, one.constants["D"], 4 if one.dtype == "float32" else 2, one.capability)
+        assert 0.9 <= estimate / facts.shared_bytes <= 1.35 or one.constants["BIAS"] or one.constants["D"] < 64, one
 
 
-def test_binaries_fit_the_cards_and_load_wide(told: Told) -> None:
-    found = told("compile_decode.py", "few")
-    assert len(found) == 6
-    assert_sound(found)
+def test_binaries_fit_the_cards_and_load_wide(sound: Sound) -> None:
+    found = sound(one for card in CARDS for one in configurations(card) if one.representative)
+    assert {one.capability for one, _ in found} == set(CARDS)
+    assert_wide_loads(found)
 
 
 @pytest.mark.exhaustive
-def test_all_offered_binaries_fit_the_cards(told: Told) -> None:
-    assert_sound(told("compile_decode.py", "all"))
+@pytest.mark.parametrize("card", CARDS)
+def test_all_offered_binaries_fit_the_cards(card: tuple[int, int], sound: Sound) -> None:
+    assert_wide_loads(sound(configurations(card)))
+
+
+PROBLEMS = st.builds(
+    Attention,
+    batch=st.integers(1, 3),
+    heads=st.sampled_from((4, 12)),
+    kv_heads=st.sampled_from((1, 2, 4)),
+    q_len=st.integers(1, 16),
+    kv_len=st.integers(16, 3000),
+    head_dim=st.integers(16, 256),
+    causal=st.booleans(),
+    ragged=st.booleans(),
+    bias=st.sampled_from(("none", "additive", "boolean")),
+    window=st.sampled_from((0, 9)),
+    softcap=st.sampled_from((0.0, 5.0)),
+    page_size=st.sampled_from((0, 16, 24, 64)),
+    dtype=st.sampled_from(("float32", "float16", "bfloat16")),
+)
+
+
+class Noted:
+    """Stands where a device kernel does, which nothing here could run, and notes what it would be compiled for."""
+
+    def __init__(self) -> None:
+        self.constants: dict[str, Any] = {}
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        return lambda *arguments, **constants: self.constants.update(constants)
+
+
+@settings(deadline=None, max_examples=60)
+@given(PROBLEMS, st.sampled_from(sorted(_cards.CARDS)), st.sampled_from(("ieee", "tf32")))
+def test_whatever_is_launched_is_among_what_codegen_compiles(problem: Attention, card: str, precision: str) -> None:
+    pytest.importorskip("triton")
+    from kerneldyno.kernels.attention import _decode_triton
+
+    split, combine, there = Noted(), Noted(), list(configurations(_cards.CARDS[card].capability))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_decode_triton, "split_kernel", split)
+        patch.setattr(_decode_triton, "combine_kernel", combine)
+        fused.launched(problem, _cards.CARDS[card], precision=precision)(problem.inputs(1))
+    given_, full = split.constants, problem.dtype == "float32"
+    of_dtype = [one for one in there if (one.dtype == "float32") == full]
+    # a bias asks for other warps; the precision of 16-bit products is not looked at
+    names = ["BM", "BN", "BD", "WHOLE", *(["PRECISION"] if full else [])]
+    same = [
+        one
+        for one in of_dtype
+        if one.name == "split_kernel"
+        and (one.warps, one.stages) == (given_["num_warps"], given_["num_stages"])
+        and all(one.constants[name] == given_[name] for name in names)
+        and (one.constants["BIAS"] > 0) == (given_["BIAS"] > 0)
+    ]
+    assert same, given_
+    for name in ("CAUSAL", "RAGGED", "WINDOW", "SOFTCAP", "BIAS", "PARTIAL", "PAGE"):
+        assert given_[name] in {one.constants[name] for one in there if one.name == "split_kernel"}
+    assert bool(combine.constants) == given_["PARTIAL"]
+    if combine.constants:
+        forms = [one for one in of_dtype if one.name == "combine_kernel"]
+        assert combine.constants["num_warps"] in {one.warps for one in forms}
+        assert (combine.constants["BS"], combine.constants["BC"]) in {(one.constants["BS"], one.constants["BC"]) for one in forms}
 
 
 ranges = {
