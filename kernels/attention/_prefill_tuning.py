@@ -76,10 +76,12 @@ def task(problem: Attention, card: Card) -> Task | None:
 def candidates(problem: Attention, usual: Tile) -> tuple[Tile, ...]:
     """Tiles of every shape, number of warps and of stages, and the usual one with other orders of the work."""
     if ITEM_BYTES[problem.dtype] == 4:
-        grid = product((16, 32, 64), (16, 32), (4, 8), (2, 3), (False,))
+        found = [Tile(*numbers) for numbers in product((16, 32, 64), (16, 32), (4, 8), (2, 3))]
     else:
-        grid = product((64, 128), (32, 64, 128), (4, 8), (2, 3, 4), (False, True))
-    found = [Tile(*numbers) for numbers in grid]
+        # a warp has 16 rows of products; wide heads need more registers than that leaves, of narrow ones it may have 32
+        rows = [(64, 4), (128, 8), (64, 8) if problem.head_dim > 128 else (128, 4)]
+        cuts = product(rows, (32, 64, 128), (2, 3, 4), (False, True))
+        found = [Tile(bt, bs, warps, stages, ahead) for (bt, warps), bs, stages, ahead in cuts]
     found += [replace(usual, persistent=programs) for programs in (1, 2)]
     if problem.triangular:
         found += [replace(usual, l2_eighths=eighths) for eighths in (0, 2, 8)]
