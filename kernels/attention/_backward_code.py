@@ -11,7 +11,7 @@ from typing import Any
 
 from .._code import TRITON_TYPES, Configuration, signature
 from ..contract import ITEM_BYTES
-from ._backward_tiles import Tile, by_pointers, offered
+from ._backward_tiles import Tile, by_pointers, for_odd_rows, offered
 from ._prefill_code import Asked, takes_tma
 
 STRIDES = "s_qb s_qh s_qt s_qd s_kb s_kh s_ks s_kd s_vb s_vh s_vs s_vd s_gb s_gh s_gt s_gd s_xb s_xh s_xt s_xs"
@@ -22,7 +22,7 @@ QUERIES = "attention._backward_triton:queries_kernel"
 QUERIES_ARGUMENTS = f"p_q p_k p_v p_g p_dq p_rows p_lengths p_bias t_q t_k t_v t_g {STRIDES} {NUMBERS}"
 DELTA = "attention._backward_triton:delta_kernel"
 DELTA_ARGUMENTS = "p_o p_g p_lse p_rows s_gb s_gh s_gt s_gd H T ROOM"
-DELTA_ROWS, DELTA_WARPS = 64, 4
+DELTA_WARPS = 4
 
 VARIANTS = {
     "plain": Asked(),
@@ -44,6 +44,11 @@ REPRESENTATIVE = {(64, "causal, padded"), (128, "plain"), (128, "window, softcap
 def width(head_dim: int) -> int:
     """The power of two that holds a head: accumulators of two parts would not leave registers for anything else."""
     return max(16, 1 << (head_dim - 1).bit_length())
+
+
+def delta_constants(head_dim: int) -> dict[str, int]:
+    """What the kernel for deltas is compiled for: 4096 numbers of output and gradient in a program, 32 of each in a thread."""
+    return {"D": head_dim, "BT": 4096 // width(head_dim), "BD": width(head_dim)}
 
 
 def constants(asked: Asked, *, group: int, head_dim: int, bt: int, bs: int) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def configuration(
         types[f"t_{x}"] = f"tensordesc<{TRITON_TYPES[dtype]}[1, 1, {rows}, {fixed['BD']}]>"
     types["t_dq"] = f"tensordesc<fp32[1, 1, {fixed['BT']}, {fixed['BD']}]>"
     found = signature(arguments, fixed, dtype, "scale cap factor", types)
-    matrix = dtype != "float32" or asked.precision != "ieee"
+    matrix, rows_of_products = dtype != "float32" or asked.precision != "ieee", fixed["BT" if queries else "BS"]
     return Configuration(
         function=function,
         capability=capability,
@@ -112,7 +117,8 @@ def configuration(
         warps=cut.warps,
         stages=cut.stages,
         tensor_cores=matrix,
-        instruction="HMMA" if dtype == "float32" and matrix else "",
+        # warp groups take 64 rows, which keys are here
+        instruction="HMMA" if matrix and (dtype == "float32" or rows_of_products < 64) else "",
         spills_allowed=spills_allowed,
         representative=representative,
     )
@@ -133,22 +139,23 @@ def _forms(capability: tuple[int, int], head_dim: int, dtype: str, name: str, as
     tma = takes_tma(capability, ITEM_BYTES[dtype])
     burdened = asked.softcap or asked.bias > 0
     tiles = tuple(dict.fromkeys(offered(head_dim, ITEM_BYTES[dtype], capability, burdened=burdened)))
-    allowed, anywhere = (spills_allowed(capability, asked, head_dim, aligned=aligned) for aligned in (True, False))
+    allowed = spills_allowed(capability, asked, head_dim)
     given = (capability, head_dim, dtype)
     for cut in tiles:
         few = dtype == "bfloat16" and cut is tiles[-1] and (head_dim, name) in REPRESENTATIVE
         yield configuration(*given, name, asked, cut, tma=tma, spills_allowed=allowed, representative=few)
         if name in SOME:
-            plainly = by_pointers(cut, head_dim) if tma else cut
             if dtype == "bfloat16":
                 yield configuration(*given, f"{name}, groups", asked, cut, group=4, tma=tma, spills_allowed=allowed)
             if tma:
+                plainly = by_pointers(cut, head_dim)
                 yield configuration(*given, f"{name}, by pointers", asked, plainly, tma=False, spills_allowed=allowed)
-            yield configuration(*given, f"{name}, odd rows", asked, plainly, tma=False, aligned=False, spills_allowed=anywhere)
+            loose = for_odd_rows(cut, head_dim) if dtype == "bfloat16" else cut
+            yield configuration(*given, f"{name}, odd rows", asked, loose, tma=False, aligned=False, spills_allowed=allowed)
 
 
 def _delta(capability: tuple[int, int], head_dim: int, dtype: str) -> Configuration:
-    fixed = {"D": head_dim, "BT": DELTA_ROWS, "BD": width(head_dim), "s_gd": 1}
+    fixed = {**delta_constants(head_dim), "s_gd": 1}
     found = signature(DELTA_ARGUMENTS, fixed, dtype, more=dict.fromkeys(("p_lse", "p_rows"), "*fp32"))
     return Configuration(
         function=DELTA,
@@ -156,7 +163,7 @@ def _delta(capability: tuple[int, int], head_dim: int, dtype: str) -> Configurat
         dtype=dtype,
         size=f"head_dim {head_dim}",
         variant="plain",
-        tile=f"{DELTA_ROWS} w{DELTA_WARPS}",
+        tile=f"{fixed['BT']} w{DELTA_WARPS}",
         signature=found,
         constants=fixed,
         aligned=frozenset(name for name in found if name.startswith(("p_", "s_"))),
@@ -168,14 +175,11 @@ def _delta(capability: tuple[int, int], head_dim: int, dtype: str) -> Configurat
     )
 
 
-def spills_allowed(capability: tuple[int, int], asked: Asked, head_dim: int, *, aligned: bool) -> int:
+def spills_allowed(capability: tuple[int, int], asked: Asked, head_dim: int) -> int:
     """Loads and stores of spilled registers that are let pass.
 
     Both gradients of a tile of keys fill half of the registers at head_dim 128 and more, and what is spilled beside them are numbers that
-    are the same in every round. On sm_100 slopes and biases meet scores that come from tensor memory. Rows that begin anywhere are
-    loaded number by number, each by an address of its own.
+    are the same in every round. On sm_100 slopes and biases meet scores that come from tensor memory.
     """
-    if not aligned:
-        return 512
     burdened = asked.softcap or asked.bias > 0
-    return 128 if burdened and capability[0] == 10 else 48 if burdened or head_dim > 64 else 16
+    return 128 if burdened and capability[0] == 10 else 80 if head_dim > 64 else 48 if burdened else 16

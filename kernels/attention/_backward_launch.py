@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 import triton
 
-from ._backward_code import DELTA_ROWS, DELTA_WARPS, keys_constants, queries_constants, width
-from ._backward_tiles import Tile, by_pointers
+from ._backward_code import DELTA_WARPS, delta_constants, keys_constants, queries_constants, width
+from ._backward_tiles import Tile, by_pointers, for_odd_rows
 from ._backward_triton import delta_kernel, keys_kernel, queries_kernel
 from ._prefill_code import Asked
 from ._prefill_launch import described, descriptors
@@ -39,7 +39,9 @@ def gradients(
         precision=precision,
     )
     by_tma = tma and all(described(tensor) for tensor in (q, k, v, grad))
-    cut = cut if by_tma or not tma else by_pointers(cut, head_dim)
+    if not by_tma:
+        odd = q.element_size() == 2 and any(tensor.stride(2) % 16 for tensor in (q, k, v, grad))
+        cut = for_odd_rows(cut, head_dim) if odd else by_pointers(cut, head_dim) if tma else cut
     rows = _rows(output, lse, grad, cut)
     steps = (0,) * 4 if added is None else added.expand(batch, heads, queries, keys).stride()
     strides = (*q.stride(), *k.stride(), *v.stride(), *grad.stride(), *steps)
@@ -51,7 +53,7 @@ def gradients(
         return [descriptors(tensor, size, (width(head_dim), 0))[0] if by_tma else None for tensor, size in given]
 
     dq = None if cut.twice else torch.zeros(q.shape, dtype=torch.float32, device=q.device)
-    summed = None if dq is None or not summed_by_tma else descriptors(dq, cut.bt, (width(head_dim), 0))[0]
+    summed = descriptors(dq, cut.bt, (width(head_dim), 0))[0] if dq is not None and summed_by_tma and described(dq) else None
     wide = k.dtype if shares == 1 else torch.float32
     dk, dv = (torch.empty((batch, kv_heads * shares, keys, head_dim), dtype=wide, device=q.device) for _ in range(2))
     total = batch * kv_heads * shares
@@ -79,8 +81,8 @@ def _rows(output: torch.Tensor, lse: torch.Tensor, grad: torch.Tensor, cut: Tile
     most = max(cut.bt, cut.turned[0])
     room = triton.cdiv(queries, most) * most
     rows = torch.empty((batch, heads, 2, room), dtype=torch.float32, device=output.device)
-    delta_kernel[(triton.cdiv(room, DELTA_ROWS), batch * heads)](
-        output, grad, lse, rows, *grad.stride(), heads, queries, room,
-        D=head_dim, BT=DELTA_ROWS, BD=width(head_dim), num_warps=DELTA_WARPS,
-    )  # fmt: skip
+    fixed = delta_constants(head_dim)
+    delta_kernel[(triton.cdiv(room, fixed["BT"]), batch * heads)](
+        output, grad, lse, rows, *grad.stride(), heads, queries, room, **fixed, num_warps=DELTA_WARPS
+    )
     return rows

@@ -89,8 +89,14 @@ def tile(
 
 
 def by_pointers(cut: Tile, head_dim: int) -> Tile:
-    """The tile for tensors that TMA does not take, in place of one that was meant for it: addresses take registers, too."""
-    return replace(cut, bs=min(cut.bs, 128 if head_dim <= 64 else 64 if head_dim <= 128 else 32), warps=8)
+    """The 16-bit tile for tensors that TMA does not take, in place of one that was meant for it: addresses take registers, too."""
+    return replace(cut, bs=min(cut.bs, 128 if head_dim <= 64 else 64), warps=8)
+
+
+def for_odd_rows(cut: Tile, head_dim: int) -> Tile:
+    """The 16-bit tile for rows that do not begin on multiples of 16 numbers, in place of another: each number has an address of its own."""
+    bt, bs = (32, 64) if head_dim <= 128 else (16, 32)
+    return replace(cut, bt=min(cut.bt, bt), bs=min(cut.bs, bs), warps=8, stages=2)
 
 
 def shares(group: int, programs: int, multiprocessors: int) -> int:

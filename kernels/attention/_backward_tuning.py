@@ -10,13 +10,14 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from .._tuned import Chosen, Key, architecture, choose, length_class, triton_version
+from .._tuned import Chosen, Key, architecture, choose, length_class, tiles, triton_version
 from .._tuning import Task
 from ..contract import ITEM_BYTES
 from . import _backward_code as code
-from ._backward_tiles import Tile, by_pointers, tile
+from ._backward_tiles import Tile, for_odd_rows, tile
 from ._pairs import keys_read
 from ._prefill_code import Asked, takes_tma
+from ._prefill_tuning import odd
 
 if TYPE_CHECKING:
     from .._cards import Card
@@ -61,13 +62,13 @@ def key(problem: Attention, card: Card, precision: str = "ieee") -> Key:
 
 
 def launched(cut: Tile, problem: Attention, card: Card) -> Tile:
-    """The tile that becomes of it where TMA does not take the tensors."""
-    return cut if _aligned(problem) or not _tma(problem, card) else by_pointers(cut, problem.head_dim)
+    """The tile that becomes of it where rows begin anywhere."""
+    return for_odd_rows(cut, problem.head_dim) if odd(problem, card) else cut
 
 
 def task(problem: Attention, card: Card) -> Task | None:
-    """What there is to choose; None for rows that TMA would take if they began on 16 bytes: their tile is made of another."""
-    if _tma(problem, card) and not _aligned(problem):
+    """What there is to choose; None for rows that begin anywhere: their tile is made of another."""
+    if odd(problem, card):
         return None
     usual = default(problem, card)
     return Task(
@@ -116,17 +117,27 @@ def forms(cut: Tile, problem: Attention, card: Card) -> Iterator[Configuration]:
     most = replace(asked, lengths=2, window=True, softcap=burdened(problem), bias=int(burdened(problem)))
     for name, wanted in {"as asked": asked, "everything": most}.items():
         if name == "as asked" or most != asked:
-            allowed = code.spills_allowed(card.capability, wanted, problem.head_dim, aligned=_aligned(problem))
+            allowed = code.spills_allowed(card.capability, wanted, problem.head_dim)
             for queries in (False, True) if cut.twice else (False,):
                 yield code.configuration(
                     card.capability, problem.head_dim, problem.dtype, name, wanted, cut, queries=queries, group=problem.group,
-                    tma=_tma(problem, card), aligned=_aligned(problem), spills_allowed=allowed,
+                    tma=_tma(problem, card), spills_allowed=allowed,
                 )  # fmt: skip
+
+
+def stored(capability: tuple[int, int]) -> Iterator[Configuration]:
+    """Every form of the tiles that were chosen for a card: `kerneldyno codegen` compiles them beside the defaults."""
+    for key, cut in tiles("keys_kernel", capability, Tile):
+        head_dim = int(key.size.removeprefix("head_dim "))
+        for name, asked in code.VARIANTS.items():
+            if asked.causal == key.causal and (asked.softcap or asked.bias > 0) == ("burdened" in key.traits):
+                tma, allowed = takes_tma(capability, ITEM_BYTES[key.dtype]), code.spills_allowed(capability, asked, head_dim)
+                for queries in (False, True) if cut.twice else (False,):
+                    yield code.configuration(
+                        capability, head_dim, key.dtype, f"{name}, tuned for {key.length}", asked, cut, queries=queries, tma=tma,
+                        spills_allowed=allowed,
+                    )  # fmt: skip
 
 
 def _tma(problem: Attention, card: Card) -> bool:
     return takes_tma(card.capability, ITEM_BYTES[problem.dtype])
-
-
-def _aligned(problem: Attention) -> bool:
-    return problem.head_dim * ITEM_BYTES[problem.dtype] % 16 == 0

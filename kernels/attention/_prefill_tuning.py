@@ -56,12 +56,12 @@ def key(problem: Attention, card: Card, precision: str = "ieee") -> Key:
 
 def launched(cut: Tile, problem: Attention, card: Card) -> Tile:
     """The tile that becomes of it where TMA does not take the tensors, or rows begin anywhere."""
-    return for_odd_rows(cut, problem.head_dim) if _odd(problem, card) else cut
+    return for_odd_rows(cut, problem.head_dim) if odd(problem, card) else cut
 
 
 def task(problem: Attention, card: Card) -> Task | None:
     """What there is to choose; None for rows that begin anywhere: their tile is made of another."""
-    if _odd(problem, card):
+    if odd(problem, card):
         return None
     usual = default(problem, card)
     return Task(
@@ -124,7 +124,7 @@ def _tma(problem: Attention, card: Card) -> bool:
     return code.takes_tma(card.capability, ITEM_BYTES[problem.dtype])
 
 
-def _odd(problem: Attention, card: Card) -> bool:
+def odd(problem: Attention, card: Card) -> bool:
     """Whether rows in one piece begin where neither TMA nor Triton takes many numbers at once."""
     return ITEM_BYTES[problem.dtype] == 2 and problem.head_dim % (8 if _tma(problem, card) else 16) != 0
 
