@@ -127,16 +127,19 @@ def _forms(capability: tuple[int, int], head_dim: int, dtype: str, name: str, as
     given = (head_dim, dtype)
     for cut in tiles:
         few = dtype == "bfloat16" and cut is tiles[-1] and (head_dim, name) in REPRESENTATIVE
-        allowed = spills_allowed(capability, asked)
+        allowed = spills_allowed(capability, asked, tma=tma)
         yield configuration(capability, *given, name, asked, cut, tma=tma, spills_allowed=allowed, representative=few)
         if name in SOME:
+            allowed = spills_allowed(capability, asked, tma=False)
             if tma:
                 plainly = by_pointers(cut, head_dim)
                 yield configuration(capability, *given, f"{name}, by pointers", asked, plainly, tma=False, spills_allowed=allowed)
-            loose = for_odd_rows(cut, head_dim) if dtype != "float32" else cut
+            loose = for_odd_rows(cut, head_dim, biased=asked.bias != 0) if dtype != "float32" else cut
             yield configuration(capability, *given, f"{name}, odd rows", asked, loose, tma=False, aligned=False, spills_allowed=allowed)
 
 
-def spills_allowed(capability: tuple[int, int], asked: Asked) -> int:
-    """Loads and stores of spilled registers that are let pass: with a bias or a mask a tile of it is held beside the scores."""
-    return {8: 80, 9: 64, 10: 64}.get(capability[0], 80) if asked.bias else {8: 24, 9: 2, 10: 8}.get(capability[0], 24)
+def spills_allowed(capability: tuple[int, int], asked: Asked, *, tma: bool = True) -> int:
+    """Loads and stores of spilled registers that are let pass: see the notes, "Budgets"."""
+    if asked.bias:
+        return {9: 64, 10: 64}.get(capability[0], 80)
+    return {9: 2, 10: 8}.get(capability[0], 24) if tma else 24

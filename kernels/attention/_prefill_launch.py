@@ -62,7 +62,7 @@ def attend(
     by_tma = tma and all(described(tensor) for tensor in (q, k, v, output))
     if not by_tma:
         odd = q.element_size() == 2 and any(tensor.stride(2) % 16 for tensor in (q, k, v))
-        cut = for_odd_rows(cut, head_dim) if odd else by_pointers(cut, head_dim) if tma else cut
+        cut = for_odd_rows(cut, head_dim, biased=asked.bias != 0) if odd else by_pointers(cut, head_dim) if tma else cut
     given = ((q, cut.bt), (k, cut.bs), (v, cut.bs), (output, cut.bt))
     pairs = [descriptors(tensor, rows, widths) if by_tma else [None, None] for tensor, rows in given]
     tiles = total * triton.cdiv(queries, cut.bt)

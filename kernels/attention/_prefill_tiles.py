@@ -118,9 +118,9 @@ def by_pointers(cut: Tile, head_dim: int) -> Tile:
     return replace(cut, bs=min(cut.bs, 64 if head_dim <= 192 else 32))
 
 
-def for_odd_rows(cut: Tile, head_dim: int) -> Tile:
+def for_odd_rows(cut: Tile, head_dim: int, *, biased: bool) -> Tile:
     """The 16-bit tile for rows that do not begin on multiples of 16 numbers, in place of another: each number has an address of its own."""
-    most = 128 if head_dim <= 128 else 64 if head_dim <= 160 else 32
+    most = 128 if head_dim <= (64 if biased else 128) else 64 if head_dim <= 160 else 32
     return replace(cut, bt=min(cut.bt, most), bs=min(cut.bs, 32), warps=8, stages=2, ahead=False)
 
 
