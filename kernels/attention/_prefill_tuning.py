@@ -56,7 +56,7 @@ def key(problem: Attention, card: Card, precision: str = "ieee") -> Key:
 
 def launched(cut: Tile, problem: Attention, card: Card) -> Tile:
     """The tile that becomes of it where TMA does not take the tensors, or rows begin anywhere."""
-    return for_odd_rows(cut, problem.head_dim) if odd(problem, card) else cut
+    return for_odd_rows(cut, problem.head_dim, biased=problem.bias != "none") if odd(problem, card) else cut
 
 
 def task(problem: Attention, card: Card) -> Task | None:
