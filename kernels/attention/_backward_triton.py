@@ -7,7 +7,7 @@ on the way (ONCE: five products for each pair of tiles), or computed by `queries
 number once, always in the same order. In comments: T queries, S keys, D head_dim; BT, BS, BD their tiles.
 """
 # ruff: noqa: N803, PLW2901
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, union-attr"
 
 from __future__ import annotations
 

@@ -112,7 +112,8 @@ def fused(problem: Attention, setup: Setup) -> Run:
 
     def run(inputs: AttentionInputs) -> torch.Tensor | Gradients:
         with torch.cuda.device_of(inputs.q):  # type: ignore[no-untyped-call] # Triton launches on the current device
-            return attend(inputs)
+            found: torch.Tensor | Gradients = attend(inputs)
+        return found
 
     run(setup.calibration)
     return run
@@ -160,7 +161,7 @@ def _both(problem: Attention, card: Card, precision: str, attend: Callable[..., 
     cut = _backward_tuning.chosen(problem, card, precision).value
     programs = problem.batch * problem.kv_heads * -(-problem.kv_len // cut.bs)
     shared = shares(group, programs, card.multiprocessors)
-    order = {"head_dim": problem.head_dim, "item_bytes": item_bytes, "l2_bytes": card.l2_bytes}
+    order: dict[str, Any] = {"head_dim": problem.head_dim, "item_bytes": item_bytes, "l2_bytes": card.l2_bytes}
     order |= {"causal": problem.triangular, "eighths": cut.l2_eighths}
     together = (heads_together(1, problem.q_len * group // shared, **order), heads_together(group, problem.kv_len, **order))
     options = {**_meaning(problem), "cut": cut, "shares": shared, "together": together, "precision": precision}
@@ -168,6 +169,7 @@ def _both(problem: Attention, card: Card, precision: str, attend: Callable[..., 
     options["summed_by_tma"] = _backward_code.adds_by_tma(card.capability, problem.head_dim, item_bytes)
 
     def forward_backward(inputs: AttentionInputs) -> Gradients:
+        assert inputs.grad is not None  # a problem of direction backward has one
         lse = torch.empty(inputs.q.shape[:3], dtype=torch.float32, device=inputs.q.device)
         output = attend(inputs, lse=lse)
         found = gradients(inputs.q, inputs.k, inputs.v, output, lse, inputs.grad, **_given(inputs), **options)
