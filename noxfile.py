@@ -1,4 +1,4 @@
-"""The project's chores: bench, compare, report, tests, selftest, codegen, crosscheck, study, lint, types, dev. CI calls these and nothing else."""
+"""The project's chores: bench, compare, report, tests, selftest, codegen, crosscheck, study, lint, types, dev. CI calls nothing else."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def compare(session: nox.Session) -> None:
 
 @nox.session
 def codegen(session: nox.Session) -> None:
-    """Do our Triton kernels compile to what they should, for GPUs that are not here? `nox -s codegen`, quickly: `nox -s codegen -- --few`."""
+    """Do our Triton kernels compile to what they should, for other GPUs? `nox -s codegen`; in minutes: `nox -s codegen -- --few`."""
     install(session, "--editable", ".[run]")
     session.run("kerneldyno", "codegen", *session.posargs)
 
