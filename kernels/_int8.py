@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LEVELS = 127
+FEWER_LEVELS = 63
+"""Of weights, where x86 has no 8-bit instructions (VNNI): 2 · 255 · 63 still fits the 16 bit in which it adds pairs of products."""
 FEWEST_ROWS = 32
 """torch._int_mm on CUDA takes more than 16 rows; fewer are filled up to these."""
 
@@ -32,9 +34,9 @@ class Int8Weight:
         return self.values.double() * self.scales.double()[:, None]
 
 
-def quantized(weight: torch.Tensor) -> Int8Weight:
-    """Scales from each channel's largest magnitude, values rounded to nearest."""
-    scales = _scales(weight.float())
+def quantized(weight: torch.Tensor, levels: int | None = None) -> Int8Weight:
+    """Scales from each channel's largest magnitude, values rounded to nearest, from -levels to levels: LEVELS of them, or fewer."""
+    scales = _scales(weight.float(), levels)
     values = (weight.float() / scales).round_().to(torch.int8)
     return Int8Weight(values.contiguous(), scales.squeeze(1))
 
@@ -73,28 +75,35 @@ def rounded_like(device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]
     return rounded_per_tensor if device.type == "cpu" else rounded_per_token
 
 
-def require_exact_products(device: torch.device) -> None:
-    """Raise RuntimeError unless this machine multiplies 8-bit integers exactly.
+def weight_levels(device: torch.device) -> int:
+    """How many levels weights may have for products with 8-bit activations to be exact here: LEVELS, or FEWER_LEVELS.
 
-    Older x86 instructions add pairs of products in 16 bit and saturate: values at the ends of the range show it.
+    Raises RuntimeError where neither is: products would be silently wrong.
     """
+    for levels in (LEVELS, FEWER_LEVELS):
+        if _exact(device, levels):
+            return levels
+    raise RuntimeError("this machine's 8-bit integer products saturate: results would be silently wrong, so int8 is not measured")
+
+
+def _exact(device: torch.device, levels: int) -> bool:
+    """Whether this machine multiplies such integers exactly: values at the ends of the range show it."""
     generator = torch.Generator().manual_seed(0)
     left = torch.randint(0, 256, (FEWEST_ROWS, 64), generator=generator, dtype=torch.int32)
     left[::2] = 255
-    right = torch.randint(-LEVELS, LEVELS + 1, (64, 16), generator=generator, dtype=torch.int32)
-    right[:, ::2] = LEVELS
+    right = torch.randint(-levels, levels + 1, (64, 16), generator=generator, dtype=torch.int32)
+    right[:, ::2] = levels
     if device.type == "cpu":
         zero, found = 128, _onnx_product(left.to(torch.uint8), right.to(torch.int8))
     else:
         zero, values = 128, (left - 128).to(torch.int8).to(device)
         found = torch._int_mm(values, right.to(torch.int8).to(device).t().contiguous().t())  # noqa: SLF001
-    if not torch.equal(found.cpu().long(), (left.long() - zero) @ right.long()):
-        raise RuntimeError("this machine's 8-bit integer products saturate: results would be silently wrong, so int8 is not measured")
+    return torch.equal(found.cpu().long(), (left.long() - zero) @ right.long())
 
 
-def _scales(x: torch.Tensor) -> torch.Tensor:
+def _scales(x: torch.Tensor, levels: int | None = None) -> torch.Tensor:
     """[rows, 1]: a row of zeros gets a scale too."""
-    return x.abs().amax(dim=-1, keepdim=True).div_(LEVELS).clamp_(min=1e-30)
+    return x.abs().amax(dim=-1, keepdim=True).div_(levels or LEVELS).clamp_(min=1e-30)
 
 
 def _onnx_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -56,10 +56,11 @@ def by_math(problem: Attention, setup: Setup) -> Run:
 
 def in_float(problem: FeedForward, setup: Setup) -> Run:
     """Pretends to multiply 8-bit integers: its graph rounds weights and activations to 8 bit, and multiplies them as float32."""
+    from kerneldyno.kernels._int8 import weight_levels
     from kerneldyno.kernels._onnxgraph import Graph
     from kerneldyno.kernels.feedforward import _onnx
 
-    weights, integers = setup.weights.map(torch.Tensor.float), matrices(setup.weights)
+    weights, integers = setup.weights.map(torch.Tensor.float), matrices(setup.weights, weight_levels(setup.device))
     maps = {"w1": (integers.w1, weights.b1), "w2": (integers.w2, weights.b2), "w_gate": (integers.w_gate, weights.b_gate)}
 
     def linear(x: str, which: str) -> str:

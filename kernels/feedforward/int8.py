@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._identity import integer_products
-from .._int8 import Int8Weight, int8_linear, quantized, require_exact_products, rounded_like
+from .._int8 import Int8Weight, int8_linear, quantized, rounded_like, weight_levels
 from .._onnxgraph import Graph
 from ..registry import Device, Run, Setup, holding, kernel
 from ._onnx import finished, graph_run, network
@@ -41,15 +41,15 @@ class Matrices:
         return [tensor for m in (self.w1, self.w2, self.w_gate) if m is not None for tensor in (m.values, m.scales)]
 
 
-def matrices(weights: FeedForwardWeights) -> Matrices:
-    """The network's matrices, quantized."""
-    gate = None if weights.w_gate is None else quantized(weights.w_gate)
-    return Matrices(quantized(weights.w1), quantized(weights.w2), gate)
+def matrices(weights: FeedForwardWeights, levels: int | None = None) -> Matrices:
+    """The network's matrices, quantized to so many levels on either side of 0; None: to all there are."""
+    gate = None if weights.w_gate is None else quantized(weights.w_gate, levels)
+    return Matrices(quantized(weights.w1, levels), quantized(weights.w2, levels), gate)
 
 
 def claim(problem: FeedForward, setup: Setup, inputs: FeedForwardInputs) -> torch.Tensor:
     """The network in float64 on rounded weights, with activations rounded as the kernel does."""
-    weights = matrices(setup.weights).dequantized(setup.weights)
+    weights = matrices(setup.weights, weight_levels(setup.device)).dequantized(setup.weights)
     return problem.formula(inputs.x.double(), weights, rounded=rounded_like(setup.device))
 
 
@@ -71,9 +71,11 @@ def refusal(problem: FeedForward, device: Device) -> str | None:
     identified=integer_products(lambda problem: 3 if problem.gated else 2),
 )
 def int8(problem: FeedForward, setup: Setup) -> Run:
-    """8-bit weights (a scale per output channel) and activations (rounded in every call), multiplied as integers."""
-    require_exact_products(setup.device)
-    weights, integers = setup.weights, matrices(setup.weights)
+    """8-bit weights (a scale per output channel) and activations (rounded in every call), multiplied as integers.
+
+    Where a CPU has no 8-bit instructions and its products would saturate, weights have 7 bit.
+    """
+    weights, integers = setup.weights, matrices(setup.weights, weight_levels(setup.device))
     on_cpu = setup.device.type == "cpu"
     run = (_on_cpu if on_cpu else _on_gpu)(problem, setup, integers)
     others = [tensor for name, tensor in weights.tensors().items() if name not in ("w1", "w2", "w_gate")]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._identity import integer_products
-from .._int8 import Int8Weight, int8_linear, quantized, require_exact_products, rounded_like
+from .._int8 import Int8Weight, int8_linear, quantized, rounded_like, weight_levels
 from ..feedforward.problem import FeedForwardInputs
 from ..registry import Device, Run, Setup, holding, kernel
 from ._compose import build_attention, part, refusal_of
@@ -34,8 +34,9 @@ class Matrices:
     by_name: dict[str, Int8Weight]
 
     @classmethod
-    def of(cls, weights: LayerWeights) -> Matrices:
-        return cls({name: quantized(getattr(weights, name)) for name in IN_8_BIT})
+    def of(cls, weights: LayerWeights, levels: int | None = None) -> Matrices:
+        """Quantized to so many levels on either side of 0; None: to all there are."""
+        return cls({name: quantized(getattr(weights, name), levels) for name in IN_8_BIT})
 
     def thirds(self) -> list[Int8Weight]:
         """The projections to q, k and v."""
@@ -49,7 +50,7 @@ class Matrices:
 
 def claim(problem: Layer, setup: Setup, inputs: LayerInputs) -> torch.Tensor:
     """The layer in float64 on rounded weights, with what meets a weight matrix rounded as the kernel does."""
-    weights = Matrices.of(setup.weights).dequantized(setup.weights)
+    weights = Matrices.of(setup.weights, weight_levels(setup.device)).dequantized(setup.weights)
     return problem.rounded_reference(inputs, weights, rounded_like(setup.device))
 
 
@@ -70,8 +71,7 @@ def refusal(problem: Layer, device: Device) -> str | None:
 )
 def int8(problem: Layer, setup: Setup) -> Run:
     """8-bit weights and activations, multiplied as integers, in the projections and the network; attention in float."""
-    require_exact_products(setup.device)
-    weights, integers = setup.weights, Matrices.of(setup.weights)
+    weights, integers = setup.weights, Matrices.of(setup.weights, weight_levels(setup.device))
     if setup.device.type == "cpu":
         weights = wide = weights.map(torch.Tensor.float)
         run = graph_run(problem, setup, wide, lambda g: linears(integers, wide, g), "float32")

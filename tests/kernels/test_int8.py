@@ -50,14 +50,23 @@ def test_per_tensor_rounding_is_onnxs():
     torch.testing.assert_close(theirs.double(), _int8.rounded_per_tensor(x.double()), rtol=1e-6, atol=1e-6)
 
 
-def test_exactness_is_checked(monkeypatch):
-    _int8.require_exact_products(CPU)
+def saturating(left, right):
+    """Pairs of products are added in 16 bit, as machines without VNNI do."""
+    products = (left.int()[:, :, None] * right.int()[None]).view(len(left), -1, 2, right.shape[1])
+    return products.sum(2).clamp(-(2**15), 2**15 - 1).sum(1).int() - 128 * right.int().sum(0).int()
 
-    def saturating(left, right):
-        """Pairs of products are added in 16 bit, as machines without VNNI do."""
-        products = (left.int()[:, :, None] * right.int()[None]).view(len(left), -1, 2, right.shape[1])
-        return products.sum(2).clamp(-(2**15), 2**15 - 1).sum(1).int() - 128 * right.int().sum(0).int()
 
+def test_where_products_saturate_weights_have_fewer_levels(monkeypatch):
+    assert _int8.weight_levels(CPU) in (_int8.LEVELS, _int8.FEWER_LEVELS)
     monkeypatch.setattr(_int8, "_onnx_product", saturating)
+    assert _int8.weight_levels(CPU) == _int8.FEWER_LEVELS
+    weight = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    fewer = _int8.quantized(weight, _int8.FEWER_LEVELS)
+    assert int(fewer.values.abs().max()) == _int8.FEWER_LEVELS
+    assert ((fewer.dequantized() - weight.double()).abs() <= fewer.scales[:, None] / 2 * 1.001).all()
+
+
+def test_nothing_is_measured_where_products_are_wrong_all_the_same(monkeypatch):
+    monkeypatch.setattr(_int8, "_onnx_product", lambda left, right: saturating(left, right) + 1)
     with pytest.raises(RuntimeError, match="saturate"):
-        _int8.require_exact_products(CPU)
+        _int8.weight_levels(CPU)

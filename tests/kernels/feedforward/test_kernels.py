@@ -98,7 +98,8 @@ class TestInt8:
         for variant in VARIANTS:
             found = verified(int8, FeedForward(seq_len=64, dim=128, hidden_dim=512, **variant))
             # the product of two branches has heavier tails, which one scale per tensor pays for
-            assert 1e-3 < found.distance.relative_rms < (0.04 if variant.get("gated") else 0.02)
+            coarser = _int8.LEVELS / _int8.weight_levels(torch.device("cpu"))
+            assert 1e-3 < found.distance.relative_rms < (0.04 if variant.get("gated") else 0.02) * coarser
             assert found.distance.cosine > 0.999
 
     def test_a_wrong_scale_is_caught(self, monkeypatch, verified):
@@ -110,7 +111,7 @@ class TestInt8:
         truth = Truth(problem, problem.inputs(1), weights)
         output = int8.build(problem, setup)(truth.inputs)
         with pytest.raises(WrongOutput, match="claims to compute"):
-            verify(output * 1.01, int8, setup, truth)
+            verify(output * 1.03, int8, setup, truth)
 
     def test_the_graph_multiplies_integers(self):
         problem = FeedForward(seq_len=4, gated=True, dim=16, hidden_dim=32)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kerneldyno.kernels import registry
-from kerneldyno.kernels._int8 import rounded_per_token
+from kerneldyno.kernels._int8 import rounded_per_token, weight_levels
 from kerneldyno.kernels.layer.encoder import encoder
 from kerneldyno.kernels.layer.int8 import Matrices, _on_gpu, int8
 from kerneldyno.kernels.layer.problem import Layer
@@ -143,7 +143,7 @@ class TestInt8:
         monkeypatch.setattr(feedforward_int8, "_on_cpu", feedforward_int8._on_gpu)
         problem = Layer(batch=2, seq_len=33, dim=64, heads=4, hidden_dim=128, mask="causal")
         weights, inputs = problem.weights(0), problem.inputs(1)
-        integers = Matrices.of(weights)
+        integers = Matrices.of(weights, weight_levels(torch.device("cpu")))
         found = _on_gpu(problem, Setup(torch.device("cpu"), weights), integers)(inputs)
         claimed = problem.rounded_reference(inputs, integers.dequantized(weights), rounded_per_token)
         exact = problem.reference(inputs, weights)
