@@ -82,7 +82,7 @@ def _rows(output: torch.Tensor, lse: torch.Tensor, grad: torch.Tensor, cut: Tile
     room = triton.cdiv(queries, most) * most
     rows = torch.empty((batch, heads, 2, room), dtype=torch.float32, device=output.device)
     fixed = delta_constants(head_dim)
-    delta_kernel[(triton.cdiv(room, fixed["BT"]), batch * heads)](
+    delta_kernel[(batch * heads * triton.cdiv(room, fixed["BT"]),)](
         output, grad, lse, rows, *grad.stride(), heads, queries, room, **fixed, num_warps=DELTA_WARPS
     )
     return rows

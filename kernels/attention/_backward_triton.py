@@ -33,9 +33,10 @@ def delta_kernel(
     rows is [batch · H, 2, ROOM], in whole tiles, so that nobody has to mask them: the natural logarithms lse as ones of base 2, +inf past
     the last query and for one that sees no key, which then weighs nothing; and the deltas. o is contiguous, its gradient g has any strides.
     """
-    i_t = tl.program_id(0) * BT
-    head = tl.program_id(1)
-    o_t = i_t + tl.arange(0, BT)
+    # one axis: the others end at 65535 programs
+    blocks = tl.cdiv(ROOM, BT)
+    head = tl.program_id(0) // blocks
+    o_t = tl.program_id(0) % blocks * BT + tl.arange(0, BT)
     o_d = tl.arange(0, BD)
     m_t = o_t < T
     m = m_t[:, None] & (o_d < D)[None, :]

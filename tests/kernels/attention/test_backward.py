@@ -77,10 +77,12 @@ class Noted:
     """Stands where a device kernel does, which nothing here could run, and notes what it would be compiled for."""
 
     def __init__(self) -> None:
+        self.grid: tuple[int, ...] = ()
         self.arguments: tuple[Any, ...] = ()
         self.constants: dict[str, Any] = {}
 
-    def __getitem__(self, grid: object) -> Callable[..., None]:
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        self.grid = grid
         return self._launch
 
     def _launch(self, *arguments: Any, **constants: Any) -> None:
@@ -99,6 +101,8 @@ def test_whatever_is_launched_is_among_what_codegen_compiles(problem: Attention,
         patch.setattr(_backward_launch, "keys_kernel", noted["keys"])
         patch.setattr(_backward_launch, "delta_kernel", noted["delta"])
         fused.launched(problem, _cards.CARDS[card], precision=precision)(problem.inputs(1))
+    # of the other axes no card takes more than 65535 programs
+    assert {len(one.grid) for one in noted.values()} == {1}
     given_, places = noted["keys"].constants, {"t_q": 10, "t_dq": 14}
     described = {name: noted["keys"].arguments[place] is not None for name, place in places.items()}
     exact = problem.dtype == "float32" and precision == "ieee"
