@@ -54,7 +54,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "tma": {"tma": True, "summed_by_tma": True},
     "twice": {"twice": True, "together": (3, 3)},
     "twice, tma": {"twice": True, "tma": True},
-    "shared": {"shares": True, "together": (2, 0)},
+    "shared": {"shares": None, "together": (2, 0)},
 }
 """Ways to compute the same."""
 
@@ -79,9 +79,9 @@ def right_gradients(problem: Attention, inputs: AttentionInputs) -> tuple[dict[s
 
 
 def facts(
-    problem: Attention, inputs: AttentionInputs, cut: Tile, *, twice: bool = False, shares: bool = False, name: str = "", **form: Any
+    problem: Attention, inputs: AttentionInputs, cut: Tile, *, twice: bool = False, shares: int | None = 1, name: str = "", **form: Any
 ) -> dict[str, Any]:
-    """What the kernels make of a problem in one of their forms."""
+    """What the kernels make of a problem in one of their forms; `shares` of a group, None: each head is one."""
     right, seen = right_gradients(problem, inputs)
     naive = problem.gradients(inputs, naive=True).by_name
     forbidden.clear()
@@ -99,7 +99,7 @@ def facts(
     kept = lse.clone()
     found = gradients(
         given_.q, given_.k, given_.v, output, lse, given_.grad, **meaning,
-        cut=replace(cut, twice=twice), shares=problem.group if shares else 1, **form,
+        cut=replace(cut, twice=twice), shares=shares or problem.group, **form,
     )  # fmt: skip
     faults, ratios = [], {}
     # twice those of outputs, as for the gate: gradients are differences of large numbers
@@ -158,6 +158,9 @@ def specials(dtype: str) -> None:
     told(facts(problem, turned, SMALL, name="strides that TMA does not take", twice=True))
     # numbers whose exponentials overflow unless the logarithm of their sum is subtracted
     told(facts(problem, inputs.replace(q=inputs.q * 8), SMALL, name="large"))
+    grouped = Attention(batch=2, heads=12, kv_heads=2, q_len=20, kv_len=40, head_dim=32, dtype=dtype, direction="backward")
+    for shares in (2, 3):
+        told(facts(grouped, grouped.inputs(0), SMALL, name=f"{shares} shares of a group", shares=shares, tma=shares == 2))
     biased = Attention(heads=4, kv_heads=2, q_len=40, kv_len=70, head_dim=32, bias="additive", batch=2, dtype=dtype, direction="backward")
     inputs = biased.inputs(0)
     bias = torch.randn(2, 1, 40, 1, dtype=inputs.q.dtype).repeat(1, 1, 1, 70)
