@@ -1,6 +1,7 @@
 """What the backward kernels may be compiled to: the constants that their launcher fixes, and every form that they may be launched in.
 
-No torch and no Triton. float16 is left out: its code is that of bfloat16 but for one conversion.
+No torch and no Triton. float16 is left out: its code is that of bfloat16 but for one conversion. So are programs that share a group: they
+store float32, and nothing else is otherwise.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ VARIANTS = {
     "window, softcap, ragged": Asked(causal=True, lengths=2, window=True, softcap=True),
     "two-sided window": Asked(window=True),
     "mask": Asked(causal=True, bias=2),
+    "bias": Asked(bias=1),
     "everything": Asked(causal=True, lengths=2, window=True, softcap=True, bias=1),
 }
 """Together they hold all features, alone and beside others."""
