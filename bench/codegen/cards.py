@@ -19,7 +19,8 @@ class Limits:
     warps: int
     programs: int
     registers: int = 65536
-    registers_thread: int = 255
+    partitions: int = 4
+    """Each has as many of its registers, and of its warps."""
     register_unit: int = 256
     """Registers of a warp are given out in so many."""
     shared_reserved: int = 1024

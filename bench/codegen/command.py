@@ -44,10 +44,7 @@ class Asked:
 
 def codegen(console: Console, asked: Asked, stop: Callable[[], bool]) -> int:
     """Compile and tell; the exit code. Raises UsageError for what cannot be done as it was asked."""
-    if asked.jobs is not None and asked.jobs < 1:
-        raise UsageError(f"--jobs {asked.jobs} is impossible: give 1 or more")
-    if asked.timeout_s <= 0:
-        raise UsageError(f"--timeout {asked.timeout_s:g} is impossible: give more than 0 seconds")
+    _require_sense(asked)
     before = rows.read_json(asked.baseline) if asked.baseline else None
     wanted = choose(asked)
     if importlib.util.find_spec("triton") is None:
@@ -86,6 +83,17 @@ def choose(asked: Asked) -> list[_code.Configuration]:
     ]
     found.sort(key=lambda one: capabilities.index(one.capability))
     return list({_key(one): one for one in found}.values())
+
+
+def _require_sense(asked: Asked) -> None:
+    """Raise UsageError for options that are impossible, rather now than when everything is compiled."""
+    if asked.jobs is not None and asked.jobs < 1:
+        raise UsageError(f"--jobs {asked.jobs} is impossible: give 1 or more")
+    if asked.timeout_s <= 0:
+        raise UsageError(f"--timeout {asked.timeout_s:g} is impossible: give more than 0 seconds")
+    for option, path in (("--json", asked.json), ("--csv", asked.csv)):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise UsageError(f"{option} {path}: cannot be written: give a file in a folder that is there")
 
 
 def _known(word: str) -> tuple[int, int]:

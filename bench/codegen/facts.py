@@ -125,7 +125,7 @@ def occupancy(limits: Limits, *, registers: int, shared_bytes: int, tensor_colum
     by_warp = -(-registers * 32 // limits.register_unit) * limits.register_unit
     shared = -(-(shared_bytes + limits.shared_reserved) // limits.shared_unit) * limits.shared_unit
     rooms: dict[Resource, int] = {
-        "registers": limits.registers // by_warp // warps,
+        "registers": limits.registers // limits.partitions // by_warp * limits.partitions // warps,
         "shared memory": limits.shared_bytes // shared if shared_bytes <= limits.shared_bytes_program else 0,
         "threads": limits.warps // warps,
         "programs": limits.programs,

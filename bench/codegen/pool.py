@@ -120,7 +120,11 @@ class _Hand:
         self._until = self._since + limit_s
 
     def end(self) -> None:
+        """With the assembler that it may be waiting for: left alone, that would go on for as long as it likes."""
         self.pipe.close()
+        with contextlib.suppress(ProcessLookupError):  # it has not come to lead a group yet
+            if self._process.is_alive() and self._process.pid is not None:
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
         self._process.close()
@@ -139,6 +143,7 @@ REFUSED = "does not compile: "
 
 def _work(pipe: Connection) -> None:
     """Compile what comes until nothing more does."""
+    os.setpgid(0, 0)  # so that it can be ended with all that it started
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent decides
     os.environ.pop("TRITON_INTERPRET", None)  # before Triton is imported: the interpreter compiles nothing
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -48,7 +48,7 @@ class Report(msgspec.Struct, frozen=True):
 
     triton: str
     seconds: float
-    """That it took, on all processes together."""
+    """That it took from beginning to end, with all processes side by side."""
     rows: list[Row]
     schema: int = SCHEMA
 

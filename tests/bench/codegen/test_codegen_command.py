@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -55,6 +56,8 @@ def words_of(*words: str) -> list[str]:
 def test_planted_faults_fail_with_their_sentence(told: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     code, out, errors = told("--arch", "90", "--timeout", "30", "--json", str(tmp_path / "a.json"), "--csv", str(tmp_path / "a.csv"))
     assert (code, errors) == (5, "")
+    own = str(tmp_path / "cache")
+    assert not [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [""])[-1] == own], "what hung goes on"
     assert "Traceback" not in out
     found = {row["variant"]: row for row in json.loads((tmp_path / "a.json").read_bytes())["rows"]}
     assert set(found) == {"right", "few rows", "exact", *FAULTS}
@@ -136,6 +139,8 @@ def test_stopping_keeps_what_was_compiled(tmp_path: Path) -> None:
         (["--jobs", "0"], "--jobs 0 is impossible: give 1 or more"),
         (["--timeout", "0"], "--timeout 0 is impossible: give more than 0 seconds"),
         (["--baseline", "absent.json"], "--baseline absent.json: cannot be read (No such file or directory)"),
+        (["--json", "absent/a.json"], "--json absent/a.json: cannot be written: give a file in a folder that is there"),
+        (["--csv", "."], "--csv .: cannot be written: give a file in a folder that is there"),
         (["--load", "absent.py"], "--load absent.py: there is no such file"),
     ],
 )

@@ -36,6 +36,7 @@ SPILLING = """
         ((9, 0), 128, 96, 0, 256, (2, "registers")),
         ((9, 0), 85, 52, 0, 128, (4, "shared memory")),  # 228 / 53
         ((9, 0), 32, 0, 0, 1024, (2, "registers")),
+        ((9, 0), 80, 0, 0, 32, (24, "registers")),  # 6 warps in each of four partitions
         ((9, 0), 16, 0, 0, 32, (32, "programs")),
         ((8, 6), 40, 99, 0, 128, (1, "shared memory")),
         ((8, 6), 40, 100, 0, 128, (0, "shared memory")),
