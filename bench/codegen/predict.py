@@ -1,7 +1,8 @@
 """What would limit a kernel if nothing ever had to wait: the instructions of its main loop, counted by the unit that they occupy.
 
 A prediction by counting, not a measurement. It knows nothing of latency, bank conflicts, caches, waits for barriers or how well the
-assembler's order lets units work side by side, and of loads by TMA it does not know the size.
+assembler's order lets units work side by side, and of loads and sums by TMA it does not know the size. What a branch within the loop may
+pass over, such as the masks of the backward kernels, is counted as if it always took place.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SPECIAL = re.compile(r"MUFU|(I2F|F2I|F2F|FRND)\b")
 PACKED = re.compile(r"F(FMA|MUL|ADD)2\b")
 FLOAT = re.compile(r"FFMA|FMUL|FADD|HFMA2|HADD2|HMUL2")
 MULTIPLY_INTEGERS = re.compile(r"IMAD|IDP")
-MEMORY = re.compile(r"LD[SGL]?\b|ST[SGL]?\b|LDSM|STSM|LDGSTS|ATOM|RED\b|SHFL")
+MEMORY = re.compile(r"LD[SGL]?\b|ST[SGL]?\b|LDSM|STSM|LDGSTS|ATOM|REDG?\b|SHFL")
 FROM_DEVICE = re.compile(r"LDG\b|LDGSTS")
 ISSUED_ONLY = re.compile(
     r"U[A-Z]|BRA|BSSY|BSYNC|BAR|NOP|EXIT|CALL|RET|WARPSYNC|WARPGROUP|DEPBAR|LDGDEPBAR|SYNCS|FENCE|MEMBAR|CCTL|ERRBAR|"
@@ -152,4 +153,4 @@ def _bytes(opcode: str) -> int:
     parts = opcode.split(".")
     if parts[0] in ("LDSM", "STSM"):
         return 4 * next((int(part) for part in parts if part in ("2", "4")), 1)
-    return 16 if "128" in parts else 8 if "64" in parts else 4
+    return 16 if {"128", "F32x4"} & set(parts) else 8 if {"64", "F32x2"} & set(parts) else 4

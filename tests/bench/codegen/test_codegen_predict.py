@@ -47,6 +47,23 @@ def test_small_numbers_are_counted_as_they_are() -> None:
     assert found.clocks["shared memory"] == 32 * (4 + 4 + 4 + 16) / 128
 
 
+@pytest.mark.parametrize(
+    ("opcode", "size"),
+    [
+        ("RED.E.ADD.F32.FTZ.RN.STRONG.GPU", 4),
+        ("REDG.E.ADD.F32x4.FTZ.RN.STRONG.GPU", 16),
+        ("REDG.E.ADD.F32x2.FTZ.RN.STRONG.GPU", 8),
+        ("STG.E.128", 16),
+        ("STSM.16.MT88.4", 16),
+    ],
+)
+def test_sums_and_stores_in_memory_are_counted_by_their_bytes(opcode: str, size: int) -> None:
+    code = of("HMMA.16816.F32 R0, R4, R8, R0", f"{opcode} [R2.64], R4", "@P0 BRA 0x0", "EXIT")
+    found = predict(code, RATES[9, 0], warps=1, streams=False, sixteen_bit=True)
+    assert found.clocks["shared memory"] == 32 * size / 128
+    assert found.clocks["integer"] == 0
+
+
 NOTHING = {"warps": 4, "streams": False, "sixteen_bit": True}
 
 
