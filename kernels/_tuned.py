@@ -50,7 +50,7 @@ class Key(msgspec.Struct, frozen=True, order=True, kw_only=True, forbid_unknown_
     length: Word
     """A class of lengths, see `length_class`: of the keys that a query sees, or of the tokens."""
     traits: str = ""
-    """What else asks for tiles of its own: "bias", "few tiles"."""
+    """What else asks for tiles of its own: "bias", "few queries", "few tiles"."""
 
     def __str__(self) -> str:
         words = [self.function, self.architecture, self.dtype, self.size, self.length, *(["causal"] if self.causal else []), self.traits]

@@ -121,7 +121,7 @@ def forms(cut: Tile, problem: Attention, card: Card) -> Iterator[Configuration]:
             for queries in (False, True) if cut.twice else (False,):
                 yield code.configuration(
                     card.capability, problem.head_dim, problem.dtype, name, wanted, cut, queries=queries, group=problem.group,
-                    tma=_tma(problem, card), spills_allowed=allowed,
+                    tma=_tma(problem, card), aligned=_tma(problem, card) or problem.head_dim % 16 == 0, spills_allowed=allowed,
                 )  # fmt: skip
 
 

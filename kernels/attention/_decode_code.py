@@ -133,7 +133,7 @@ def configurations(capability: tuple[int, int]) -> Iterator[Configuration]:
 def _splitting(capability: tuple[int, int], head_dim: int, dtype: str, name: str, asked: Asked) -> Iterator[Configuration]:
     """Of one head and variant: all tiles, and rows that begin anywhere."""
     for i, cut in enumerate(offered(head_dim, ITEM_BYTES[dtype], capability, biased=asked.bias != 0)):
-        allowed = {9: 0, 10: 8}.get(capability[0], 16)
+        allowed = spills_allowed(capability)
         few = dtype == "bfloat16" and (head_dim, name, i) in REPRESENTATIVE
         yield configuration(capability, head_dim, dtype, name, asked, cut, spills_allowed=allowed, representative=few)
         if name in SOME:
@@ -141,6 +141,11 @@ def _splitting(capability: tuple[int, int], head_dim: int, dtype: str, name: str
             yield configuration(
                 capability, head_dim, dtype, f"{name}, odd rows", asked, loose, aligned=False, spills_allowed=max(16, allowed)
             )
+
+
+def spills_allowed(capability: tuple[int, int]) -> int:
+    """Loads and stores of spilled registers that are let pass: see the notes, "Budgets"."""
+    return {9: 0, 10: 8}.get(capability[0], 16)
 
 
 def _combine(capability: tuple[int, int], head_dim: int, dtype: str, splits: int) -> Configuration:

@@ -59,12 +59,12 @@ def launched(cut: Tile, problem: Attention) -> Tile:
 
 
 def task(problem: Attention, card: Card) -> Task:
-    """What there is to choose."""
-    usual = default(problem, card)
+    """What there is to choose; where rows begin anywhere, of the tiles that become of the candidates."""
+    usual = launched(default(problem, card), problem)
     return Task(
         key=key(problem, card),
         default=usual,
-        candidates=tuple(cut for cut in candidates(problem, usual) if cut != usual),
+        candidates=tuple(cut for cut in dict.fromkeys(launched(cut, problem) for cut in candidates(problem, usual)) if cut != usual),
         why_not=lambda cut: why_not(cut, problem, card),
         forms=lambda cut: forms(cut, problem, card),
     )
@@ -97,10 +97,12 @@ def forms(cut: Tile, problem: Attention, card: Card) -> Iterator[Configuration]:
     windowed, capped = problem.window > 0, problem.softcap > 0
     asked = code.Asked(problem.triangular, problem.ragged, windowed, capped, bias=bias, page_size=problem.page_size)
     most = replace(asked, ragged=True, window=True, softcap=True, bias=min(bias, 1))
-    given, cut = (card.capability, problem.head_dim, problem.dtype), launched(cut, problem)
+    given = (card.capability, problem.head_dim, problem.dtype)
     yield code.configuration(*given, "as asked", asked, cut, aligned=_aligned(problem))
     if most != asked:
-        yield code.configuration(*given, "everything", most, cut, aligned=_aligned(problem), spills_allowed=4)
+        yield code.configuration(
+            *given, "everything", most, cut, aligned=_aligned(problem), spills_allowed=code.spills_allowed(card.capability)
+        )
 
 
 def _aligned(problem: Attention) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_NUMBERS = 200
 """Of accumulators and scores that a thread may hold: with more of them 255 registers do not do."""
 LARGE = 128
-"""Queries of a large tile: where there are fewer such tiles than multiprocessors, a choice does not go for more of them."""
+"""Queries of a large tile: where there are fewer such tiles than multiprocessors, or half of one is empty, a choice is one of its own."""
 
 
 def chosen(problem: Attention, card: Card, precision: str = "ieee") -> Chosen[Tile]:
@@ -40,8 +40,9 @@ def default(problem: Attention, card: Card) -> Tile:
 
 
 def key(problem: Attention, card: Card, precision: str = "ieee") -> Key:
-    """By the keys that a query sees; few large tiles are a case of their own, and so is a bias or a mask."""
-    few = problem.batch * problem.heads * -(-problem.q_len // LARGE) < card.multiprocessors
+    """By the keys that a query sees; few queries, few large tiles, and a bias or a mask are cases of their own."""
+    large = problem.batch * problem.heads * -(-problem.q_len // LARGE)
+    few = "few queries" if 2 * problem.q_len <= LARGE else "few tiles" if large < card.multiprocessors else ""
     return Key(
         function="prefill_kernel",
         architecture=architecture(card.capability),
@@ -50,7 +51,7 @@ def key(problem: Attention, card: Card, precision: str = "ieee") -> Key:
         size=f"head_dim {problem.head_dim}",
         causal=problem.triangular,
         length=length_class(max(1, keys_read(problem, problem.kv_len))),
-        traits=", ".join([*(["bias"] if problem.bias != "none" else []), *(["few tiles"] if few else [])]),
+        traits=", ".join([*(["bias"] if problem.bias != "none" else []), *([few] if few else [])]),
     )
 
 
@@ -116,7 +117,7 @@ def forms(cut: Tile, problem: Attention, card: Card) -> Iterator[Configuration]:
             allowed = 0 if wanted is asked else code.spills_allowed(card.capability, most)
             yield code.configuration(
                 card.capability, problem.head_dim, problem.dtype, name, wanted, cut,
-                tma=_tma(problem, card), aligned=_aligned(problem), spills_allowed=allowed,
+                tma=_tma(problem, card), aligned=_aligned(problem, card), spills_allowed=allowed,
             )  # fmt: skip
 
 
@@ -129,5 +130,6 @@ def odd(problem: Attention, card: Card) -> bool:
     return ITEM_BYTES[problem.dtype] == 2 and problem.head_dim % (8 if _tma(problem, card) else 16) != 0
 
 
-def _aligned(problem: Attention) -> bool:
-    return problem.head_dim * ITEM_BYTES[problem.dtype] % 16 == 0
+def _aligned(problem: Attention, card: Card) -> bool:
+    """Whether rows in one piece begin where they are taken many numbers at once: by TMA, or on multiples of 16 numbers, as Triton does."""
+    return _tma(problem, card) or problem.head_dim % 16 == 0

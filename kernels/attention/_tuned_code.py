@@ -32,12 +32,15 @@ def prefill(capability: tuple[int, int]) -> Iterator[Configuration]:
 
 def decode(capability: tuple[int, int]) -> Iterator[Configuration]:
     """Each tile in all that problems with its key may ask for."""
-    allowed = {9: 0, 10: 4}.get(capability[0], 48)
     for key, cut in tiles("split_kernel", capability, _decode_splits.Tile):
+        aligned = _head_dim(key) % 16 == 0
+        allowed = max(_decode_code.spills_allowed(capability), 0 if aligned else 16)
         for name, asked in _decode_code.VARIANTS.items():
             if (asked.bias != 0) == ("bias" in key.traits) and (asked.page_size > 0) == ("pages" in key.traits):
                 told = f"{name}, tuned for {key.length}"
-                yield _decode_code.configuration(capability, _head_dim(key), key.dtype, told, asked, cut, spills_allowed=allowed)
+                yield _decode_code.configuration(
+                    capability, _head_dim(key), key.dtype, told, asked, cut, aligned=aligned, spills_allowed=allowed
+                )
 
 
 def _head_dim(key: Key) -> int:

@@ -53,17 +53,24 @@ def default(linear: Linear, problem: FeedForward) -> Tiles:
 
 
 def key(linear: Linear, problem: FeedForward, card: Card) -> Key:
-    """By the tokens and the matrix, whose sizes are rounded up to powers of two; rows that begin anywhere are a case of their own."""
-    gate = " gated" if linear.asked.gated else ""
+    """By the tokens and the matrix, whose sizes are rounded up to powers of two; rows that begin anywhere are a case of their own.
+
+    So are GELU's error function, which takes more registers than other activations do, and biases.
+    """
+    kind = " odd rows" * (linear.inputs % 16 > 0) + " gated" * linear.asked.gated
     return Key(
         function="linear_kernel",
         architecture=architecture(card.capability),
         triton=triton_version(),
         dtype=problem.dtype,
-        size=f"{power_of_two(linear.inputs)}→{power_of_two(linear.outputs)}{gate}",
+        size=f"{power_of_two(linear.inputs)}→{power_of_two(linear.outputs)}{kind}",
         length=length_class(problem.tokens),
-        traits="odd rows" if linear.inputs % 16 else "",
+        traits=_traits(linear.asked),
     )
+
+
+def _traits(asked: code.Asked) -> str:
+    return ", ".join([*(["gelu"] if asked.activation == "gelu" else []), *(["bias"] if asked.bias else [])])
 
 
 def tasks(problem: FeedForward, card: Card) -> Iterator[Task]:
@@ -116,11 +123,20 @@ def stored(capability: tuple[int, int]) -> Iterator[Configuration]:
     """Every form of the tiles that were chosen for a card: `kerneldyno codegen` compiles them beside the defaults."""
     for key, cut in stored_tiles("linear_kernel", capability, Tiles):
         for name, asked in code.VARIANTS.items():
-            if asked.gated == key.size.endswith(" gated"):
+            if asked.gated == key.size.endswith(" gated") and _traits(asked) == key.traits:
                 inputs = int(key.size.partition("→")[0])
-                yield code.configuration(capability, inputs, key.dtype, f"{name}, tuned for {key.length}", asked, cut)
+                yield code.configuration(capability, inputs, key.dtype, f"{name}, tuned for {key.length}", _launched(asked), cut)
 
 
 def forms(cut: Tiles, linear: Linear, problem: FeedForward, card: Card) -> Iterator[Configuration]:
-    """What this problem asks for; activations hardly differ in what they take."""
-    yield code.configuration(card.capability, linear.inputs, problem.dtype, "as asked", linear.asked, cut)
+    """What this problem asks for; and the most that one with the same key may, with inputs that are no multiple of the tile."""
+    given, asked = (card.capability, linear.inputs, problem.dtype), linear.asked
+    yield code.configuration(*given, "as asked", asked, cut)
+    most = _launched(replace(asked, residual=True))
+    uneven = linear.inputs // cut.bk * cut.bk + 16
+    yield code.configuration(card.capability, uneven, problem.dtype, "everything", most, cut)
+
+
+def _launched(asked: code.Asked) -> code.Asked:
+    """What is asked of one layer of a network: nothing is added to that which has an activation."""
+    return replace(asked, residual=asked.residual and asked.activation == "none")

@@ -14,6 +14,8 @@ from kerneldyno.bench.plan import UsageError
 from kerneldyno.bench.tune import goals, prune
 from kerneldyno.kernels import _tuned, registry
 from kerneldyno.kernels._cards import CARDS, H100
+from kerneldyno.kernels.attention import _decode_tuning
+from kerneldyno.kernels.feedforward import _fused_tuning
 
 KERNELS = registry.load(declarations_only=True)
 DEVICE, CARD = goals.card_named("sm_90")
@@ -38,6 +40,37 @@ def test_a_feed_forward_network_has_a_choice_for_each_matrix() -> None:
     assert [goal.key.size for goal in chosen] == ["4096→16384 gated", "16384→4096"]
     square = found(kernels=("feedforward/fused",), axes={"seq_len": [512], "dim": [512], "hidden_dim": [512]})
     assert [goal.key.size for goal in square] == ["512→512"]
+
+
+def test_what_needs_other_registers_is_a_choice_of_its_own() -> None:
+    shape = {"seq_len": [512], "dim": [512], "hidden_dim": [2048], "bias": [False, True], "activation": ["gelu", "relu"]}
+    traits = {(goal.key.size, goal.key.traits) for goal in found(kernels=("feedforward/fused",), axes=shape)}
+    wide, narrow = "512→2048", "2048→512"
+    assert traits == {(wide, ""), (wide, "bias"), (wide, "gelu"), (wide, "gelu, bias"), (narrow, ""), (narrow, "bias")}
+
+
+def test_odd_rows_are_not_built_with_a_candidate_for_others() -> None:
+    axes = {"seq_len": [512], "dim": [500], "hidden_dim": [512]}
+    (goal,) = found(kernels=("feedforward/fused",), axes=axes)
+    assert goal.key.size == "512→512"
+    pin = _tuned.Pin.of(goal.key, goal.task.default)
+    first, second = _fused_tuning.linears(goal.problem)
+    assert pin.fits(_fused_tuning.key(second, goal.problem, H100))
+    assert not pin.fits(_fused_tuning.key(first, goal.problem, H100))
+
+
+def test_few_queries_do_not_take_what_many_were_measured_with() -> None:
+    axes = {"batch": [16], "heads": [32], "q_len": [20, 64, 65, 4096], "kv_len": [4096], "head_dim": [128], "causal": [True]}
+    chosen = found(kernels=("attention/fused",), axes={**axes, "dtype": ["bfloat16"]})
+    assert [(goal.key.traits, goal.problem.q_len, goal.shared) for goal in chosen] == [("few queries", 64, 2), ("", 4096, 2)]
+
+
+def test_candidates_for_odd_rows_of_the_decode_kernel_are_those_that_are_launched() -> None:
+    axes = {"q_len": [1], "kv_len": [4096], "heads": [32], "kv_heads": [8], "head_dim": [100], "dtype": ["bfloat16"]}
+    (goal,) = found(kernels=("attention/fused",), axes=axes)
+    tiles = [goal.task.default, *goal.task.candidates]
+    assert len(tiles) > 5
+    assert [_decode_tuning.launched(tile, goal.problem) for tile in tiles] == tiles
 
 
 @pytest.mark.parametrize(
