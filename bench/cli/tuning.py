@@ -36,7 +36,10 @@ Resume = Annotated[Path | None, Option(metavar="DIR", help="Go on with this tuni
 CompileOnly = Annotated[
     bool, Option("--compile-only", help="No GPU needed: show the candidates, which of them are left out and why; nothing is measured.")
 ]
-Arch = Annotated[str, Option(metavar="ARCH", help="With --compile-only: for a usual card of sm_80, sm_86, sm_89, sm_90, sm_100 or sm_120.")]
+Arch = Annotated[
+    str | None,
+    Option(metavar="ARCH", help="With --compile-only: for a usual card of sm_80, sm_86, sm_89, sm_90, sm_100 or sm_120. (default: sm_90)"),
+]
 Jobs = Annotated[int | None, Option(metavar="N", help="Compile so many candidates at once. (default: one on each core)")]
 Simulated = Annotated[
     str, Option(metavar="FILE.py", hidden=True, help="Time with the `clock` of this file of --load, which simulates --arch.")
@@ -65,7 +68,7 @@ def tune(
     out: Book = None,
     resume: Resume = None,
     compile_only: CompileOnly = False,
-    arch: Arch = "sm_90",
+    arch: Arch = None,
     jobs: Jobs = None,
     simulated: Simulated = "",
 ) -> None:
@@ -86,12 +89,14 @@ def tune(
     console = Console()
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs {jobs} is impossible: give 1 or more")
+    if arch is not None and not (compile_only or simulated):
+        raise UsageError(f"--arch {arch} goes with --compile-only alone: a device says itself what it is")
     if resume is not None:
         options.refuse_beside_resume(sys.argv, allowed=("--resume", "--load", "--budget", "--out"))
         stored = TuneFolder(resume).planned().options
         asked = records.asked_again(stored, tuple(load or ()), budget, out, resume)
     else:
-        asked = goals.Asked(_run_options(context.params), arch=arch, simulated=simulated, book=out, jobs=jobs)
+        asked = goals.Asked(_run_options(context.params), arch=arch or "sm_90", simulated=simulated, book=out, jobs=jobs)
     with launch.stop_on_signals() as stop:
         raise Exit(command.preview(console, asked, stop) if compile_only else command.tune(console, asked, TerminalProgress(console), stop))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kerneldyno.kernels import _tuned
-from kerneldyno.kernels._tuned import Entry
+from kerneldyno.kernels._tuned import Entry, Key
 
 from .._journal_lines import replace_file
 from ..plan import UsageError
@@ -29,6 +29,11 @@ def place(given: Path | None, card: Card, *, simulated: bool) -> Path:
         raise UsageError(f"{folder} cannot be written: give --out DIR, and let {_tuned.PLACE} name it when kernels are built")
     _tuned.read(folder / f"{_tuned.architecture(card.capability)}.json")
     return folder
+
+
+def holds(folder: Path, key: Key) -> bool:
+    """Whether there is a choice for it. Raises TunedError for a damaged file."""
+    return key in _tuned.read(folder / f"{key.architecture}.json")
 
 
 def add(folder: Path, entry: Entry) -> Path:

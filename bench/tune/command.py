@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -63,7 +64,7 @@ def tune(console: Console, asked: Asked, progress: Progress, stop: Callable[[], 
         except Stopped:
             pass
     telling.table(console, outcomes)
-    telling.end(console, where, folder.path, open_goals=len(found.found) - len(outcomes), shipped=asked.book is None)
+    telling.end(console, where, folder.path, open_goals=len(found.found) - len(outcomes), asked=asked)
     if stop():
         return EXIT_INTERRUPTED
     return EXIT_FAULTS if any(outcome.entry is None for outcome in outcomes) else EXIT_OK
@@ -72,6 +73,8 @@ def tune(console: Console, asked: Asked, progress: Progress, stop: Callable[[], 
 def preview(console: Console, asked: Asked, stop: Callable[[], bool]) -> int:
     """Show the candidates for a card that need not be there, pruned with reasons, and what would be measured."""
     device, card = goals.card_named(asked.arch)
+    if importlib.util.find_spec("triton") is None:
+        raise UsageError("tune needs the Python package triton, which is not installed: pip install 'kerneldyno[run]' on Linux")
     found = goals.goals(asked, device, card)
     for number, goal in enumerate(found.found, start=1):
         telling.goal(console, goal, number, len(found.found))
@@ -118,6 +121,8 @@ class _Tuning:
     def bring(self, folder: Path, goal: Goal) -> Outcome:
         """What comes of a goal, or came of it before. Raises Stopped where it does not come to its end."""
         if (known := load(folder, OUTCOME, Outcome)) is not None:
+            if known.entry is not None and not book.holds(self.where, known.entry.key):  # another --out than before
+                book.add(self.where, known.entry)
             return known
         left = self._left(folder, goal)
         usual = left.kept[0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..records import Measurement
-from ..stats import Interval, latency, paired_speedup
+from ..stats import MIN_PROCESSES, Interval, latency, paired_medians, paired_speedup
 
 FINALISTS = 4
 """Beside the default."""
@@ -40,19 +40,26 @@ def finalists(default: Measurement, others: Mapping[str, Measurement], most: int
 
 
 def _slower(one: Measurement, other: Measurement) -> bool:
-    """Whether the interval of their ratio lies beyond the margin."""
-    return one is not other and paired_speedup(one.processes, other.processes).high < 1 / (1 + MARGIN)
+    """Whether the interval of their ratio lies beyond the margin; not known of two that were not sampled side by side."""
+    if one is other or not paired_medians(one.processes, other.processes):
+        return False
+    return paired_speedup(one.processes, other.processes).high < 1 / (1 + MARGIN)
 
 
 def verdict(default: Measurement, others: Mapping[str, Measurement]) -> Verdict:
     """The candidate with the largest speedup among those whose interval excludes 1.
 
     The finals are measured anew, so that luck in the heat counts for nothing; the share of ALPHA that each finalist has makes up for the
-    choice among them (Bonferroni).
+    choice among them (Bonferroni). Who was measured beside the default in fewer than three processes is no finalist: rounds of one process
+    say nothing of the next.
     """
-    found = {name: one for name, one in others.items() if one.status == "ok"}
+    found = {
+        name: one
+        for name, one in others.items()
+        if one.status == "ok" and len(paired_medians(one.processes, default.processes)) >= MIN_PROCESSES
+    }
     if not found:
-        return Verdict(None, {}, "no candidate came close enough to the default in the heat to be measured further")
+        return Verdict(None, {}, "no candidate came close enough to the default in the heat and could be measured to the end")
     confidence = 1 - 2 * ALPHA / len(found)  # one-sided: only being faster counts
     speedups = {name: paired_speedup(one.processes, default.processes, confidence) for name, one in found.items()}
     faster = [name for name, ratio in speedups.items() if ratio.low > 1]

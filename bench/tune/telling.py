@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .folder import Left, Outcome
-    from .goals import Goal, Goals
+    from .goals import Asked, Goal, Goals
     from .prune import Sieved
 
 
@@ -103,11 +104,14 @@ def _ratio(one: Outcome) -> str:
     return f"1; {escape(one.entry.evidence.contested)}"
 
 
-def end(console: Console, where: Path, folder: Path, *, open_goals: int, shipped: bool) -> None:
+def end(console: Console, where: Path, folder: Path, *, open_goals: int, asked: Asked) -> None:
     """Where the choices are, and how to go on."""
     console.print(f"choices: {escape(str(where))}", highlight=False, soft_wrap=True)
-    if not shipped:
+    if asked.book is not None:
         console.print(f"kernels read them when {_tuned.PLACE} names that folder", highlight=False)
     if open_goals:
-        more = f"{open_goals} choice{'s' * (open_goals != 1)} not made: go on with kerneldyno tune --resume {folder}"
+        files = [("--out", asked.book)] if asked.book else []
+        words = ["kerneldyno", "tune", "--resume", str(folder)]
+        words += [word for name, path in [*(("--load", path) for path in asked.run.load), *files] for word in (name, str(path))]
+        more = f"{open_goals} choice{'s' * (open_goals != 1)} not made: go on with {shlex.join(words)}"
         console.print(escape(more), highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -56,6 +57,19 @@ def test_without_finalists_the_default_stays() -> None:
     assert decide.verdict(default, {}).winner is None
     assert decide.verdict(default, {}).required.startswith("no candidate came close enough")
     assert decide.verdict(default, {"wrong": wrong()}).winner is None
+
+
+def test_what_was_not_measured_side_by_side_is_neither_left_out_nor_chosen() -> None:
+    """A worker was lost in between: the default and the candidate come from different processes."""
+    rng = np.random.default_rng(6)
+    default, slow = measured(rng, 1.0, between=0), measured(rng, 2.0, between=0)
+    apart = [msgspec.structs.replace(process, worker=process.worker + 100) for process in slow.processes]
+    other = msgspec.structs.replace(slow, processes=apart)
+    assert decide.finalists(default, {"other": other}) == ["other"]
+    fast = measured(rng, 0.5, between=0)
+    for processes in (2, 3):
+        few = msgspec.structs.replace(fast, processes=[*fast.processes[:processes], *apart[processes:]])
+        assert (decide.verdict(default, {"fast": few}).winner is not None) == (processes == 3)
 
 
 def test_what_is_no_faster_hardly_ever_replaces_the_default() -> None:

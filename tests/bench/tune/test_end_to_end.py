@@ -95,6 +95,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 def test_an_interrupted_tuning_goes_on_where_it_was(tuned: Tuned) -> None:
     assert tuned.first[0] == 130, tuned.first[1]
     assert "1 choice not made: go on with kerneldyno tune --resume runs/" in tuned.first[1]
+    assert f"--load {DEVICE} --out book\n" in tuned.first[1]
     assert tuned.second[0] == 0, tuned.second[1]
     assert tuned.measured_before
     assert tuned.measured_before <= measured(tuned.folder)
@@ -102,6 +103,15 @@ def test_an_interrupted_tuning_goes_on_where_it_was(tuned: Tuned) -> None:
     (first,) = tuned.run.glob("01-*")
     assert tuned.second[1].count("finalists:") == 1, "the first choice was made before"
     assert json.loads((first / "outcome.json").read_bytes())["text"] == "64×32 w4 s2"
+
+
+def test_choices_that_were_made_are_stored_elsewhere_too(tuned: Tuned) -> None:
+    before = measured(tuned.folder)
+    again = start(tuned.folder, "--resume", str(tuned.run.relative_to(tuned.folder)), "--out", "elsewhere")
+    said, _ = again.communicate(timeout=PATIENCE_S)
+    assert again.returncode == 0, said
+    assert measured(tuned.folder) == before
+    assert (tuned.folder / "elsewhere" / "sm_90.json").read_bytes() == (tuned.folder / "book" / "sm_90.json").read_bytes()
 
 
 def test_the_fastest_right_candidate_wins_and_is_stored_with_its_evidence(tuned: Tuned) -> None:

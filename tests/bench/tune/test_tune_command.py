@@ -27,6 +27,7 @@ def tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["--compile-only", "--arch", "sm_75"], 2, "--arch 'sm_75' is unknown: choose from sm_80, "),
         (["--compile-only", "--kernels", "attention/eager"], 2, "no chosen kernel offers a choice: choose from attention/fused"),
         (["--compile-only", "--kernels", "nonsense"], 2, "--kernels 'nonsense' matches no kernel"),
+        (["--arch", "sm_80"], 2, "--arch sm_80 goes with --compile-only alone"),
         (["--jobs", "0"], 2, "--jobs 0 is impossible: give 1 or more"),
         (["--processes", "2"], 2, "--processes 2 is too few: a choice rests on at least 3 fresh processes"),
         (["--budget", "0", "--simulated", DEVICE.name, *SMALL, "--out", "x"], 2, "--budget 0 is impossible"),
