@@ -87,7 +87,7 @@ def tile(rows: int, head_dim: int, item_bytes: int, capability: tuple[int, int],
 def for_odd_rows(cut: Tile, head_dim: int) -> Tile:
     """The 16-bit tile for rows that do not begin on multiples of 16 numbers, in place of another: each number has an address of its own."""
     if head_dim <= 64:
-        return cut
+        return replace(cut, keys=min(cut.keys, 32), warps=8 if cut.rows >= 64 else cut.warps)
     if head_dim > 128:
         return replace(cut, rows=min(cut.rows, 32), keys=min(cut.keys, 32), warps=8)
     return replace(cut, keys=16 if cut.rows >= 64 else min(cut.keys, 32), warps=8 if cut.rows >= 32 else cut.warps)
