@@ -127,7 +127,7 @@ def configuration(
 
 
 def configurations(capability: tuple[int, int]) -> Iterator[Configuration]:
-    """Every form that may be launched on a card where nobody tuned: no offered tile goes through the keys twice."""
+    """Every form that may be launched on a card where nobody tuned, and some that tuning may choose: no offered tile works `twice`."""
     for head_dim, names in HEAD_DIMS.items():
         for dtype in ("bfloat16", "float32"):
             for name in names if dtype == "bfloat16" else SOME:
@@ -149,6 +149,9 @@ def _forms(capability: tuple[int, int], head_dim: int, dtype: str, name: str, as
         if name in SOME:
             if dtype == "bfloat16":
                 yield configuration(*given, f"{name}, groups", asked, cut, group=4, tma=tma, spills_allowed=allowed)
+            if dtype == "bfloat16" and cut is tiles[-1]:
+                twice = replace(cut, twice=True)
+                yield configuration(*given, name, asked, twice, queries=True, tma=tma, spills_allowed=allowed, representative=few)
             if tma:
                 plainly = by_pointers(cut, head_dim)
                 yield configuration(*given, f"{name}, by pointers", asked, plainly, tma=False, spills_allowed=allowed)

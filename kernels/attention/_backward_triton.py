@@ -268,6 +268,9 @@ def queries_kernel(
     b_delta = tl.load(p_rows + room + ROOM + o_row)
     b_dq = tl.zeros([BT, BD], tl.float32)
     lo, whole, until, hi = _range(i_t, length, past, window, CAUSAL, WINDOW, BT, BS)
+    # a loop that is not skipped, as in `keys_kernel`: where nobody sees a key, its only tile is masked, since `until` is at most `lo`
+    hi = tl.maximum(hi, lo + 1)
+    tl.assume(lo < hi)
     o_t = i_q + o_row + past
     b_dq = _through_keys(
         b_dq, b_q, b_g, b_lse, b_delta, t_k, t_v, b_p_k, b_p_v, b_p_x, s_ks, s_vs, s_xs,

@@ -148,7 +148,7 @@ def random(drawn: tuple[Attention, str]) -> None:
 
 
 def specials(dtype: str) -> None:
-    """Strides, a gradient that is one number for all, large scores, and a bias that hides rows."""
+    """Strides, a gradient that is one number for all, large scores, groups shared in part, an empty row, and a bias that hides rows."""
     problem = Attention(heads=4, kv_heads=2, q_len=50, head_dim=32, causal=True, dtype=dtype, direction="backward")
     inputs = problem.inputs(0)
     apart = inputs.map(lambda t: t.transpose(1, 2).contiguous().transpose(1, 2))
@@ -161,6 +161,10 @@ def specials(dtype: str) -> None:
     grouped = Attention(batch=2, heads=12, kv_heads=2, q_len=20, kv_len=40, head_dim=32, dtype=dtype, direction="backward")
     for shares in (2, 3):
         told(facts(grouped, grouped.inputs(0), SMALL, name=f"{shares} shares of a group", shares=shares, tma=shares == 2))
+    padded = Attention(batch=2, heads=2, q_len=20, kv_len=40, head_dim=32, padding=True, window=9, dtype=dtype, direction="backward")
+    inputs = padded.inputs(0).replace(lengths=torch.tensor([0, 17], dtype=torch.int32))
+    for form in ("pointers", "twice", "twice, tma"):
+        told(facts(padded, inputs, SMALL, name=f"a row without keys, {form}", **FORMS[form]))
     biased = Attention(heads=4, kv_heads=2, q_len=40, kv_len=70, head_dim=32, bias="additive", batch=2, dtype=dtype, direction="backward")
     inputs = biased.inputs(0)
     bias = torch.randn(2, 1, 40, 1, dtype=inputs.q.dtype).repeat(1, 1, 1, 70)

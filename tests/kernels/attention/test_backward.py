@@ -40,7 +40,7 @@ def assert_loads_and_waits(found: list[tuple[Configuration, Facts]]) -> None:
         assert (facts.counts["UTMALDG"] > 0) == ("t_k" not in one.constants), one
         if one.capability == (9, 0) and facts.tensor.get("HGMMA"):
             # where registers of a product in flight are written, ptxas waits for every single instruction
-            assert facts.counts["WARPGROUP.DEPBAR"] < facts.tensor["HGMMA"] / 2, one
+            assert facts.counts["WARPGROUP.DEPBAR"] <= facts.tensor["HGMMA"] / 2, one
 
 
 def test_binaries_fit_the_cards_and_use_tensor_cores(sound: Sound) -> None:
