@@ -89,7 +89,7 @@ def _require_sense(asked: Asked) -> None:
     """Raise UsageError for options that are impossible, rather now than when everything is compiled."""
     if asked.jobs is not None and asked.jobs < 1:
         raise UsageError(f"--jobs {asked.jobs} is impossible: give 1 or more")
-    if asked.timeout_s <= 0:
+    if not asked.timeout_s > 0:
         raise UsageError(f"--timeout {asked.timeout_s:g} is impossible: give more than 0 seconds")
     for option, path in (("--json", asked.json), ("--csv", asked.csv)):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):

@@ -138,6 +138,7 @@ def test_stopping_keeps_what_was_compiled(tmp_path: Path) -> None:
         (["--kernels", "nothing*"], "matches no kernel with Triton code of its own"),
         (["--jobs", "0"], "--jobs 0 is impossible: give 1 or more"),
         (["--timeout", "0"], "--timeout 0 is impossible: give more than 0 seconds"),
+        (["--timeout", "nan"], "--timeout nan is impossible: give more than 0 seconds"),
         (["--baseline", "absent.json"], "--baseline absent.json: cannot be read (No such file or directory)"),
         (["--json", "absent/a.json"], "--json absent/a.json: cannot be written: give a file in a folder that is there"),
         (["--csv", "."], "--csv .: cannot be written: give a file in a folder that is there"),
