@@ -150,8 +150,9 @@ def pinned(pins: Sequence[Pin]) -> Iterator[None]:
 def choose(key: Key, default: T) -> Chosen[T]:
     """What was measured to be best for this key; the default where nobody measured. To be asked when a kernel is built, not per call.
 
-    `default` is a dataclass whose fields are numbers and truth values, and which refuses the impossible by ValueError. Raises
-    TunedError for a file that is damaged, or holds an impossible tile for this key.
+    A choice that was measured against another default than today's says nothing of this one, and does not count. `default` is a
+    dataclass whose fields are numbers and truth values, and which refuses the impossible by ValueError. Raises TunedError for a file
+    that is damaged, or holds an impossible tile for this key.
     """
     tried = _pins.get()
     if tried is not None:
@@ -159,7 +160,7 @@ def choose(key: Key, default: T) -> Chosen[T]:
         return Chosen(default, "default") if pin is None else Chosen(made(type(default), pin.choice, "a candidate"), "tried")
     path = place() / f"{key.architecture}.json"
     entry = read(path).get(key)
-    if entry is None:
+    if entry is None or entry.evidence.default != str(default):
         return Chosen(default, "default")
     return Chosen(made(type(default), entry.choice, f"{path.name}, {key}"), "tuned")
 

@@ -141,5 +141,5 @@ def _forms(capability: tuple[int, int], head_dim: int, dtype: str, name: str, as
 def spills_allowed(capability: tuple[int, int], asked: Asked, *, tma: bool = True) -> int:
     """Loads and stores of spilled registers that are let pass: see the notes, "Budgets"."""
     if asked.bias:
-        return 80 if capability[0] not in (9, 10) else 64 if tma else 120
-    return {9: 2, 10: 8}.get(capability[0], 24) if tma else 24
+        return 144 if capability[0] not in (9, 10) else 64 if tma else 120
+    return {9: 2, 10: 8}.get(capability[0], 48) if tma else 48

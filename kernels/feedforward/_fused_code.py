@@ -73,7 +73,7 @@ def configuration(
         instruction="HMMA" if cut.bt < 64 else "",
         streams=cut.bt < 64,  # one block of tokens: each number of the matrix is read once
         # there the assembler gives up a register or two where one more program then fits a multiprocessor
-        spills_allowed=4 if capability[0] == 10 else 0,
+        spills_allowed=4,
         representative=representative,
     )
 

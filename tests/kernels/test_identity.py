@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from kerneldyno.kernels import _identity as judges
+from kerneldyno.kernels._cards import H100, Card
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.feedforward.problem import FeedForward
 from kerneldyno.kernels.registry import NotAsNamed, Setup, Trace, load
@@ -182,7 +183,8 @@ GPU_TRACES = {
 
 
 @pytest.mark.parametrize("name", GPU_TRACES)
-def test_kernels_of_a_gpu_take_their_own_trace_and_no_other(name: str) -> None:
+def test_kernels_of_a_gpu_take_their_own_trace_and_no_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Card, "of", lambda device: H100)
     kernel = load()[name]
     judge, problem = kernel.identified, kernel.problem(**({"q_len": 64} if kernel.operator == "attention" else {"seq_len": 64}))
     assert judge is not None

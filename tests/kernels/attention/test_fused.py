@@ -68,3 +68,12 @@ def test_which_kernel_is_meant_for_what(changes: dict[str, Any], name: str, tile
     monkeypatch.setattr("kerneldyno.kernels.attention.fused.precision", lambda: "tf32")
     in_tf32 = ", in TF32" if problem.dtype == "float32" else ""
     assert ran(problem, setup, Trace({name: 1})) == f"Triton: {name} {tile}, default{in_tf32}"
+
+
+def test_backward_its_own_kernel_has_to_run_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Card, "of", lambda device: H100)
+    problem, setup = Attention(q_len=64, direction="backward"), Setup(torch.device("cuda"))
+    said = ran(problem, setup, Trace({"prefill_kernel": 1, "keys_kernel": 1}))
+    assert said == "Triton: prefill_kernel, keys_kernel 32×32 w4 s2, default; backward 32×32 w8 s2, default"
+    with pytest.raises(NotAsNamed, match="keys_kernel did not run"):
+        ran(problem, setup, Trace({"prefill_kernel": 1}))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kerneldyno.kernels._onnxsession import session
-from kerneldyno.kernels.attention.int8 import centred, claim, graph, int8, quantized
+from kerneldyno.kernels.attention.int8 import _signed_is_exact, centred, claim, graph, int8, quantized
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Setup
 
@@ -54,6 +54,8 @@ def test_scores_come_from_integers_signed_or_not(signed_keys: bool, more: dict[s
     model = graph(problem, signed_keys=signed_keys)
     assert [node.op_type for node in model.graph.node].count("MatMulInteger") == 1
     setup, inputs = Setup(torch.device("cpu")), problem.inputs(0)
+    if signed_keys and not _signed_is_exact(setup):
+        pytest.skip("products of this CPU saturate: the kernel takes unsigned keys here")
     feeds = {"q": inputs.q, "k": inputs.k, "v": inputs.v}
     if problem.causal:
         feeds["mask"] = torch.zeros(1, 1, 33, 33).masked_fill(~problem.position_mask("cpu"), -torch.inf)
