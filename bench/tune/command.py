@@ -35,6 +35,10 @@ class Stopped(Exception):
     """A goal was not brought to its end: somebody asked to stop, or the budget is used up."""
 
 
+class Stalled(Exception):
+    """A goal cannot be brought to its end; the message says why."""
+
+
 def tune(console: Console, asked: Asked, progress: Progress, stop: Callable[[], bool]) -> int:
     """Make every choice that is asked for; the exit code. Raises UsageError and the like before anything is measured."""
     launch.require_torch()
@@ -51,6 +55,7 @@ def tune(console: Console, asked: Asked, progress: Progress, stop: Callable[[], 
     arena = Arena(device, machine, settings, asked.run.load, progress, stop, asked.simulated)
     arena.until = None if asked.run.budget_s is None else time.monotonic() + asked.run.budget_s
     outcomes: list[Outcome] = []
+    stalled = 0
     with launch.only_one(device):
         folder.begin(_planned(asked, found, machine.fingerprint), resumed=asked.resumed)
         telling.begin(console, found, folder.path)
@@ -59,7 +64,12 @@ def tune(console: Console, asked: Asked, progress: Progress, stop: Callable[[], 
                 if arena.over():
                     raise Stopped  # noqa: TRY301 - as when a race ends early
                 telling.goal(console, goal, number, len(found.found))
-                outcomes.append(_Tuning(console, asked, arena, where, card).bring(folder.of(number, goal.key), goal))
+                try:
+                    outcomes.append(_Tuning(console, asked, arena, where, card).bring(folder.of(number, goal.key), goal))
+                except Stalled as error:
+                    stalled += 1
+                    console.print(f"left open: {error}", markup=False)
+                    continue
                 telling.outcome(console, outcomes[-1])
         except Stopped:
             pass
@@ -67,7 +77,7 @@ def tune(console: Console, asked: Asked, progress: Progress, stop: Callable[[], 
     telling.end(console, where, folder.path, open_goals=len(found.found) - len(outcomes), asked=asked)
     if stop():
         return EXIT_INTERRUPTED
-    return EXIT_FAULTS if any(outcome.entry is None for outcome in outcomes) else EXIT_OK
+    return EXIT_FAULTS if stalled or any(outcome.entry is None for outcome in outcomes) else EXIT_OK
 
 
 def preview(console: Console, asked: Asked, stop: Callable[[], bool]) -> int:
@@ -178,8 +188,17 @@ class _Tuning:
         return found
 
     def _race(self, folder: Path, goal: Goal, names: list[str], stage: Stage) -> dict[str, Measurement]:
-        """What came of a race that came to its end."""
-        race = self.arena.race(folder, goal, names, stage)
-        if race.ended != "finished" or any(name not in race.measured for name in names):
-            raise Stopped
-        return race.measured
+        """What came of a race that came to its end; it is gone on with while a worker that gave up on the rest had something to say.
+
+        Raises Stalled where nothing more comes.
+        """
+        known = -1
+        while True:
+            race = self.arena.race(folder, goal, names, stage)
+            if race.ended != "finished":
+                raise Stopped
+            if not (missing := [name for name in names if name not in race.measured]):
+                return race.measured
+            if len(race.measured) == known:
+                raise Stalled(f"{goal.key}: {len(missing)} of {len(names)} candidates crash their workers again and again: see {folder}")
+            known = len(race.measured)

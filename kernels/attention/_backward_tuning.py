@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from .._tuned import Chosen, Key, architecture, choose, length_class, tiles, triton_version
+from .._tuned import Chosen, Key, architecture, choose, length_class, triton_version
 from .._tuning import Task
 from ..contract import ITEM_BYTES
 from . import _backward_code as code
@@ -123,20 +123,6 @@ def forms(cut: Tile, problem: Attention, card: Card) -> Iterator[Configuration]:
                     card.capability, problem.head_dim, problem.dtype, name, wanted, cut, queries=queries, group=problem.group,
                     tma=_tma(problem, card), aligned=_tma(problem, card) or problem.head_dim % 16 == 0, spills_allowed=allowed,
                 )  # fmt: skip
-
-
-def stored(capability: tuple[int, int]) -> Iterator[Configuration]:
-    """Every form of the tiles that were chosen for a card: `kerneldyno codegen` compiles them beside the defaults."""
-    for key, cut in tiles("keys_kernel", capability, Tile):
-        head_dim = int(key.size.removeprefix("head_dim "))
-        for name, asked in code.VARIANTS.items():
-            if asked.causal == key.causal and (asked.softcap or asked.bias > 0) == ("burdened" in key.traits):
-                tma, allowed = takes_tma(capability, ITEM_BYTES[key.dtype]), code.spills_allowed(capability, asked, head_dim)
-                for queries in (False, True) if cut.twice else (False,):
-                    yield code.configuration(
-                        capability, head_dim, key.dtype, f"{name}, tuned for {key.length}", asked, cut, queries=queries, tma=tma,
-                        spills_allowed=allowed,
-                    )  # fmt: skip
 
 
 def _tma(problem: Attention, card: Card) -> bool:

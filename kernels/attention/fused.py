@@ -86,7 +86,6 @@ def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
     yield from _decode_code.configurations(capability)
     yield from _backward_code.configurations(capability)
     yield from _tuned_code.configurations(capability)
-    yield from _backward_tuning.stored(capability)
 
 
 @kernel(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kerneldyno.kernels import _tuned as tuned
 from kerneldyno.kernels import registry
 from kerneldyno.kernels._tuned import Chosen, Entry, Evidence, Key, Pin, TunedError
-from kerneldyno.kernels.attention import _backward_tiles, _backward_tuning, _decode_splits, _prefill_tiles, _tuned_code
+from kerneldyno.kernels.attention import _backward_tiles, _decode_splits, _prefill_tiles, _tuned_code
 from kerneldyno.kernels.feedforward import _fused_tiles, _fused_tuning
 
 
@@ -179,7 +179,7 @@ def test_a_candidate_is_built_whatever_is_stored(folder: Path) -> None:
     [
         (_tuned_code.prefill, _prefill_tiles.Tile(64, 32, 4, 2), {"function": "prefill_kernel", "causal": False, "traits": "few tiles"}),
         (_tuned_code.decode, _decode_splits.Tile(16, 32, 4, 2), {"function": "split_kernel", "traits": "16 rows"}),
-        (_backward_tuning.stored, _backward_tiles.Tile(32, 64, 4, 2), {"function": "keys_kernel", "causal": False, "traits": "burdened"}),
+        (_tuned_code.backward, _backward_tiles.Tile(32, 64, 4, 2), {"function": "keys_kernel", "causal": False, "traits": "burdened"}),
         (_fused_tuning.stored, _fused_tiles.Tiles(64, 64, 32, 4, 4), {"function": "linear_kernel", "size": "4096→16384 gated"}),
     ],
 )
