@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ..launch import Options
 
 EXIT_CODES = """Exit status: 0 all choices are made, or the budget is used up · 2 a mistake in what was asked, or no GPU · 3 cannot go on:
-another machine, software or kernel · 5 a default is wrong or fails itself · 130 interrupted (what was measured is kept)."""
+another machine, software or kernel · 5 a default is wrong or fails itself, or candidates
+crash again and again · 130 interrupted (what was measured is kept)."""
 
 Preset = Annotated[
     list[str] | None,
