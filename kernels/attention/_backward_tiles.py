@@ -40,16 +40,21 @@ class Tile:
 
 
 HOPPER = {
-    64: (Tile(64, 64, 4, 3), Tile(64, 128, 8, 3)),
+    64: (Tile(64, 64, 4, 3), Tile(128, 128, 8, 2)),
     128: (Tile(32, 64, 4, 3), Tile(64, 128, 8, 2)),
-    256: (Tile(32, 64, 8, 2), Tile(32, 64, 8, 2)),
+    256: (Tile(64, 64, 8, 2, twice=True), Tile(64, 64, 8, 2, twice=True)),
 }
 """16-bit tiles by head_dim for few and for many keys on sm_90.
 
-Both gradients of 128 keys fill half of the registers of 8 warps at head_dim 128, and leave no room for more than 64 queries.
+Both gradients of 128 keys fill half of the registers of 8 warps at head_dim 128, and leave no room for more than 64 queries. At 256
+sums in memory would leave room for 32, with which products wait for shared memory half of the time.
 """
 
-BURDENED = HOPPER | {128: (Tile(32, 64, 4, 3), Tile(64, 64, 8, 2))}
+BURDENED = {
+    64: (Tile(64, 64, 4, 3), Tile(64, 128, 8, 3)),
+    128: (Tile(32, 64, 4, 3), Tile(64, 64, 8, 2)),
+    256: (Tile(32, 64, 8, 2), Tile(32, 64, 8, 2)),
+}
 """On sm_90 with a softcap, a bias or a mask: slopes or another tile pass through registers."""
 
 BLACKWELL = {
@@ -90,7 +95,8 @@ def tile(
 
 def by_pointers(cut: Tile, head_dim: int) -> Tile:
     """The 16-bit tile for tensors that TMA does not take, in place of one that was meant for it: addresses take registers, too."""
-    return replace(cut, bs=min(cut.bs, 128 if head_dim <= 64 else 64), warps=8)
+    bt, bs = (64, 128) if head_dim <= 64 else (64, 64) if head_dim <= 128 else (32, 64)
+    return replace(cut, bt=min(cut.bt, bt), bs=min(cut.bs, bs), warps=8)
 
 
 def for_odd_rows(cut: Tile, head_dim: int) -> Tile:

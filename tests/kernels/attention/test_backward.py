@@ -95,14 +95,15 @@ def test_whatever_is_launched_is_among_what_codegen_compiles(problem: Attention,
     pytest.importorskip("triton")
     from kerneldyno.kernels.attention import _backward_launch, _prefill_launch
 
-    noted, capability = {name: Noted() for name in ("prefill", "keys", "delta")}, _cards.CARDS[card].capability
+    noted, capability = {name: Noted() for name in ("prefill", "keys", "queries", "delta")}, _cards.CARDS[card].capability
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_prefill_launch, "prefill_kernel", noted["prefill"])
-        patch.setattr(_backward_launch, "keys_kernel", noted["keys"])
-        patch.setattr(_backward_launch, "delta_kernel", noted["delta"])
+        for name in ("keys", "queries", "delta"):
+            patch.setattr(_backward_launch, f"{name}_kernel", noted[name])
         fused.launched(problem, _cards.CARDS[card], precision=precision)(problem.inputs(1))
     # of the other axes no card takes more than 65535 programs
-    assert {len(one.grid) for one in noted.values()} == {1}
+    assert {len(one.grid) for one in noted.values()} <= {0, 1}
+    assert bool(noted["queries"].grid) is not noted["keys"].constants["ONCE"]
     given_, places = noted["keys"].constants, {"t_q": 10, "t_dq": 14}
     described = {name: noted["keys"].arguments[place] is not None for name, place in places.items()}
     exact = problem.dtype == "float32" and precision == "ieee"
