@@ -9,11 +9,9 @@ import mmap
 import os
 import struct
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
-
-from kerneldyno.kernels._tuned import Pin
 
 from .manifest import Settings
 from .records import Case, Ceilings, Measurement, Phase
@@ -36,7 +34,8 @@ class Tried(msgspec.Struct, frozen=True):
     """A kernel built with a choice that is tried."""
 
     kernel: str
-    pin: Pin
+    pin: dict[str, Any]
+    """Fields of a `kernels._tuned.Pin`: no kernels are imported here, since a worker may be asked for those of another revision."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):

@@ -65,7 +65,6 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
     from .instruments.energy import find_meter
     from .instruments.watch import find_watch
     from .measure import GroupMeasurer, Instruments, Interrupted
-    from .tune import contestants
 
     started = time.perf_counter()
     if all(source.folder is None for source in request.sides.values()):
@@ -76,11 +75,13 @@ def _measure(request: Request, channel: Channel, stop: _Stop) -> None:
         if request.sides
         else registry.load([Path(path) for path in request.load])
     )
-    if request.trial:
-        kernels = contestants.entries(request.trial, kernels)
+    simulated = None
+    if request.trial:  # imported for tuning alone: the kernels of an older revision know nothing of choices
+        from .tune import contestants
+
+        kernels, simulated = contestants.entries(request.trial, kernels), contestants.simulated_clock(request.trial)
     import_changes = before.restore(silent=DRAWN_IN_BUILDS) + tools.restore()
     device = torch.device(request.device)
-    simulated = contestants.simulated_clock(request.trial)
     clock = simulated or (CudaClock(device) if device.type == "cuda" else CpuClock())
     instruments = Instruments(
         clock=clock,

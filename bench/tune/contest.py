@@ -85,7 +85,7 @@ class Arena:
         source = _sources.digest(Path(goal.kernel.source), goal.kernel.folder, goal.kernel.operator, tuned=False)
         manifest = launch.manifest_of(made, settings, self.environment, dict.fromkeys((case.kernel for case in ordered), source))
         tiles = texts(goal)
-        tried = {cases[name].kernel: Tried(goal.kernel.name, Pin.of(goal.key, tiles[name])) for name in names}
+        tried = {cases[name].kernel: Tried(goal.kernel.name, msgspec.to_builtins(Pin.of(goal.key, tiles[name]))) for name in names}
         trial = Trial(entries=tried, simulated=self.simulated)
         limited = msgspec.structs.replace(settings, budget_s=self.left_s())
         known = self.ceilings or (_beyond(goal.problem.dtype) if self.simulated else None)

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from kerneldyno.kernels import _tuned, registry
 
 from ..plan import UsageError
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 def entries(trial: Trial, kernels: Mapping[str, Kernel]) -> dict[str, Kernel]:
     """The kernel of each case by its name, built with the choice that is tried and with defaults for all others."""
-    return {name: pinned(kernels[tried.kernel], name, tried.pin) for name, tried in trial.entries.items()}
+    return {name: pinned(kernels[tried.kernel], name, msgspec.convert(tried.pin, _tuned.Pin)) for name, tried in trial.entries.items()}
 
 
 def pinned(kernel: Kernel, name: str, pin: _tuned.Pin) -> Kernel:
@@ -40,9 +42,9 @@ def pinned(kernel: Kernel, name: str, pin: _tuned.Pin) -> Kernel:
     return replace(kernel, name=name, build_run=build, identified=identified if kernel.identified else None)
 
 
-def simulated_clock(trial: Trial | None) -> Clock | None:
+def simulated_clock(trial: Trial) -> Clock | None:
     """What the file of --load named in the trial has as `clock`; None for a real device. Raises UsageError where it has none."""
-    if trial is None or not trial.simulated:
+    if not trial.simulated:
         return None
     module = sys.modules.get(f"{registry.PLUGIN_PREFIX}{Path(trial.simulated).stem}")
     clock: Any = getattr(module, "clock", None)
