@@ -75,7 +75,7 @@ def task(problem: Attention, card: Card) -> Task | None:
         key=key(problem, card),
         default=usual,
         candidates=tuple(cut for cut in candidates(problem, usual) if cut != usual),
-        why_not=lambda cut: why_not(cut, problem, card),
+        why_not=lambda cut: None if cut == usual else why_not(cut, problem, card),
         forms=lambda cut: forms(cut, problem, card),
     )
 

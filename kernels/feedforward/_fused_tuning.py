@@ -89,7 +89,7 @@ def _task(linear: Linear, problem: FeedForward, card: Card) -> Task:
         key=key(linear, problem, card),
         default=usual,
         candidates=tuple(cut for cut in candidates(problem, usual) if cut != usual),
-        why_not=lambda cut: why_not(cut, linear, problem, card),
+        why_not=lambda cut: None if cut == usual else why_not(cut, linear, problem, card),
         forms=lambda cut: forms(cut, linear, problem, card),
     )
 
