@@ -145,7 +145,7 @@ def _splitting(capability: tuple[int, int], head_dim: int, dtype: str, name: str
 
 def spills_allowed(capability: tuple[int, int]) -> int:
     """Loads and stores of spilled registers that are let pass: see the notes, "Budgets"."""
-    return {9: 0, 10: 8}.get(capability[0], 16)
+    return 8 if capability[0] in (9, 10) else 16
 
 
 def _combine(capability: tuple[int, int], head_dim: int, dtype: str, splits: int) -> Configuration:
