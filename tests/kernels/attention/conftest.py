@@ -139,6 +139,28 @@ def judged_on_strides(kernel: Kernel, **more: Any) -> None:
     judged(kernel, problem, inputs.replace(q=wider[:, :, ::2], k=inputs.k.mT.contiguous().mT))
 
 
+class Noted:
+    """Stands where a device kernel does, which nothing here could run, and notes what it would be compiled for."""
+
+    def __init__(self) -> None:
+        self.grid: tuple[int, ...] = ()
+        self.arguments: tuple[Any, ...] = ()
+        self.constants: dict[str, Any] = {}
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        self.grid = grid
+        return self._launch
+
+    def _launch(self, *arguments: Any, **constants: Any) -> None:
+        self.arguments, self.constants = arguments, constants
+
+
+@pytest.fixture(scope="session")
+def noted_kernel() -> type[Noted]:
+    """To be put in the place of device kernels."""
+    return Noted
+
+
 @pytest.fixture
 def told(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """(script beside this file, *arguments, interpreted=…) -> what it prints, line by line, in a process and with a cache of its own.

@@ -73,29 +73,15 @@ PROBLEMS = st.builds(
 )
 
 
-class Noted:
-    """Stands where a device kernel does, which nothing here could run, and notes what it would be compiled for."""
-
-    def __init__(self) -> None:
-        self.grid: tuple[int, ...] = ()
-        self.arguments: tuple[Any, ...] = ()
-        self.constants: dict[str, Any] = {}
-
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        self.grid = grid
-        return self._launch
-
-    def _launch(self, *arguments: Any, **constants: Any) -> None:
-        self.arguments, self.constants = arguments, constants
-
-
 @settings(deadline=None, max_examples=60)
 @given(PROBLEMS, st.sampled_from(sorted(_cards.CARDS)), st.sampled_from(("ieee", "tf32")))
-def test_whatever_is_launched_is_among_what_codegen_compiles(problem: Attention, card: str, precision: str) -> None:
+def test_whatever_is_launched_is_among_what_codegen_compiles(
+    noted_kernel: Callable[[], Any], problem: Attention, card: str, precision: str
+) -> None:
     pytest.importorskip("triton")
     from kerneldyno.kernels.attention import _backward_launch, _prefill_launch
 
-    noted, capability = {name: Noted() for name in ("prefill", "keys", "queries", "delta")}, _cards.CARDS[card].capability
+    noted, capability = {name: noted_kernel() for name in ("prefill", "keys", "queries", "delta")}, _cards.CARDS[card].capability
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_prefill_launch, "prefill_kernel", noted["prefill"])
         for name in ("keys", "queries", "delta"):

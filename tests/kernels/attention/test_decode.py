@@ -78,23 +78,15 @@ PROBLEMS = st.builds(
 )
 
 
-class Noted:
-    """Stands where a device kernel does, which nothing here could run, and notes what it would be compiled for."""
-
-    def __init__(self) -> None:
-        self.constants: dict[str, Any] = {}
-
-    def __getitem__(self, grid: object) -> Callable[..., None]:
-        return lambda *arguments, **constants: self.constants.update(constants)
-
-
 @settings(deadline=None, max_examples=60)
 @given(PROBLEMS, st.sampled_from(sorted(_cards.CARDS)), st.sampled_from(("ieee", "tf32")))
-def test_whatever_is_launched_is_among_what_codegen_compiles(problem: Attention, card: str, precision: str) -> None:
+def test_whatever_is_launched_is_among_what_codegen_compiles(
+    noted_kernel: Callable[[], Any], problem: Attention, card: str, precision: str
+) -> None:
     pytest.importorskip("triton")
     from kerneldyno.kernels.attention import _decode_triton
 
-    split, combine, there = Noted(), Noted(), list(configurations(_cards.CARDS[card].capability))
+    split, combine, there = noted_kernel(), noted_kernel(), list(configurations(_cards.CARDS[card].capability))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_decode_triton, "split_kernel", split)
         patch.setattr(_decode_triton, "combine_kernel", combine)

@@ -69,27 +69,15 @@ PROBLEMS = st.builds(
 )
 
 
-class Noted:
-    """Stands where a device kernel does, which nothing here could run, and notes what it would be compiled for."""
-
-    def __init__(self) -> None:
-        self.arguments: tuple[Any, ...] = ()
-        self.constants: dict[str, Any] = {}
-
-    def __getitem__(self, grid: object) -> Callable[..., None]:
-        return self._launch
-
-    def _launch(self, *arguments: Any, **constants: Any) -> None:
-        self.arguments, self.constants = arguments, constants
-
-
 @settings(deadline=None, max_examples=60)
 @given(PROBLEMS, st.sampled_from(sorted(_cards.CARDS)), st.sampled_from(("ieee", "tf32")))
-def test_whatever_is_launched_is_among_what_codegen_compiles(problem: Attention, card: str, precision: str) -> None:
+def test_whatever_is_launched_is_among_what_codegen_compiles(
+    noted_kernel: Callable[[], Any], problem: Attention, card: str, precision: str
+) -> None:
     pytest.importorskip("triton")
     from kerneldyno.kernels.attention import _prefill_launch
 
-    noted, offered_there = Noted(), list(configurations(_cards.CARDS[card].capability))
+    noted, offered_there = noted_kernel(), list(configurations(_cards.CARDS[card].capability))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_prefill_launch, "prefill_kernel", noted)
         fused.launched(problem, _cards.CARDS[card], precision=precision)(problem.inputs(1))
