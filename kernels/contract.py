@@ -250,7 +250,7 @@ class Problem(ABC):
 
     @abstractmethod
     def inputs(self, seed: int, device: torch.device | str = "cpu") -> Inputs:
-        """Random N(0, 1) inputs in the problem's dtype; equal seeds give equal values on one device kind."""
+        """Random inputs in the problem's dtype, N(0, 1) unless a field says otherwise; equal seeds give equal values on a device kind."""
 
     def weights(self, seed: int, device: torch.device | str = "cpu") -> Weights:
         """Random weights, scaled so that activations keep unit variance; None for an operator without weights."""

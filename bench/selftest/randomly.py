@@ -108,6 +108,7 @@ def _attention(rng: np.random.Generator) -> dict[str, Any]:
         "page_size": 0 if backward else _any(rng, 0, 0, 0, 1, 16, 100),
         "dtype": _dtype(rng),
         "direction": "backward" if backward else "forward",
+        "structured": _chance(rng, 0.2),
     }
 
 

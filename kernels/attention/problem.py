@@ -11,8 +11,9 @@ import torch
 from ..contract import MOST
 from ..registry import ITEM_BYTES, SHORT_DTYPES, Gradients, Probe, Problem
 from . import _blocks, _pairs
+from ._drawing import drawn
 from ._inputs import AttentionInputs
-from ._paging import block_table, gathered
+from ._paging import gathered
 from ._probes import probes
 from ._symmetry import disguised
 from ._textbook import ALL, part, together
@@ -33,7 +34,7 @@ EVERYTHING = ("causal", "padding", "bias", "mask", "window", "softcap", "ragged"
 LARGEST_PAGE = 1024
 """Tokens in a page of a cache that is not so long: larger ones waste memory."""
 
-ADDED_LATER = ("window", "softcap", "ragged", "page_size")
+ADDED_LATER = ("window", "softcap", "ragged", "page_size", "structured")
 """Fields that came after runs had been published."""
 
 
@@ -65,6 +66,10 @@ class Attention(Problem):
     """A cache whose rows end at lengths of their own; the queries are the last q_len tokens of each: past is length - q_len."""
     page_size: int = 0
     """Tokens in a page of a paged cache (PagedAttention, arXiv 2309.06180), found by a block table. 0: rows lie in one piece."""
+    structured: bool = False
+    """Inputs as trained models have them, instead of N(0, 1): recent and repeated tokens and the first ones get more weight.
+
+    For approximations, which are judged too harshly by random inputs, where every key matters alike; see `_drawing`."""
 
     operator: ClassVar[str] = "attention"
     directions: ClassVar[tuple[str, ...]] = ("forward", "backward")
@@ -160,6 +165,7 @@ class Attention(Problem):
         words += [f"window {self.window}"] if self.window else []
         words += [f"softcap {self.softcap:g}"] if self.softcap else []
         words += [f"pages of {self.page_size}"] if self.page_size else []
+        words += ["structured"] if self.structured else []
         words += [SHORT_DTYPES[self.dtype]] + (["fwd+bwd"] if self.direction == "backward" else [])
         return " ".join(words)
 
@@ -195,22 +201,7 @@ class Attention(Problem):
         return self.batch, self.kv_heads, self.kv_len, self.head_dim
 
     def inputs(self, seed: int, device: torch.device | str = "cpu") -> AttentionInputs:
-        generator = torch.Generator(device).manual_seed(seed)
-        dtype = getattr(torch, self.dtype)
-
-        def normal(*shape: int) -> torch.Tensor:
-            return torch.randn(shape, generator=generator, device=device, dtype=dtype)
-
-        q = normal(self.batch, self.heads, self.q_len, self.head_dim)
-        k, v = normal(*self.kv_shape), normal(*self.kv_shape)
-        grad = normal(*q.shape) if self.direction == "backward" else None
-        bias = normal(1, self.heads, self.q_len, self.kv_len) if self.bias == "additive" else None
-        mask = None
-        if self.bias == "boolean":  # a quarter of the pairs is hidden
-            mask = torch.rand(1, 1, self.q_len, self.kv_len, generator=generator, device=device) < 0.75
-        lengths = torch.tensor(self.lengths(), dtype=torch.int32, device=device) if self.padding or self.ragged else None
-        table = block_table(self, self.lengths(), generator) if self.page_size else None
-        return AttentionInputs(q=q, k=k, v=v, bias=bias, mask=mask, lengths=lengths, block_table=table, grad=grad)
+        return drawn(self, seed, device)
 
     def dense(self, inputs: AttentionInputs) -> AttentionInputs:
         """The inputs with k and v [batch, kv_heads, kv_len, head_dim]: the pages of a paged cache copied together."""

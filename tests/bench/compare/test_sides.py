@@ -70,7 +70,7 @@ def test_classes_are_shared_and_implementations_are_not(revisions: tuple[Path, P
     assert found["classes"]
     assert found["distinct"]
     operators = [f"{name}.problem" for name in ("attention", "feedforward", "layer")]
-    attention = [f"attention.{name}" for name in ("_blocks", "_inputs", "_paging", "_probes", "_symmetry")]
+    attention = [f"attention.{name}" for name in ("_blocks", "_drawing", "_inputs", "_paging", "_probes", "_symmetry")]
     presets = ["_attention_presets", "_shapes", "presets"]
     assert found["shared"] == sorted([*operators, *attention, *presets, "layer._probes", "_sources", "_standin", "contract", "registry"])
     assert found["files"] == ["base", "candidate"]
