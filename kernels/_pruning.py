@@ -18,6 +18,11 @@ def kept_count(count: int, share: float = KEPT_SHARE) -> int:
     return wanted
 
 
+def some_of(count: int, share: float) -> int:
+    """How many of a few parts, such as heads, remain: about the share, but at least one, and not all where there are several."""
+    return max(1, min(round(count * share), count - 1))
+
+
 def strongest(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Indices of the `count` largest scores, in their old order."""
     return scores.topk(count).indices.sort().values

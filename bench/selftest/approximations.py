@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ATTENTION = in_dtypes(Attention(batch=2, heads=4, q_len=200, head_dim=64), "float32", "bfloat16")
 NETWORK = in_dtypes(FeedForward(batch=1, seq_len=150, dim=96, hidden_dim=208), "float32", "bfloat16")
 LAYER = in_dtypes(Layer(batch=1, seq_len=150, dim=96, heads=4, hidden_dim=208), "float32")
+MANY = in_dtypes(Layer(batch=1, seq_len=150, dim=96, heads=12, hidden_dim=208), "float32")
+"""So many heads that two ways to choose among them do not agree by chance."""
 
 Build = "Callable[[Any, Setup], Run]"
 
@@ -107,7 +109,7 @@ def _networks() -> list[Plant]:
         keep = {"w1": setup.weights.w1[:half], "w2": setup.weights.w2[:, :half], "b1": setup.weights.b1[:half]}
         return feedforward_steps.Steps(weights=lambda *_: setup.weights.replace(**keep).map(torch.Tensor.float)).build(problem, setup)
 
-    layer = layer_mistakes.Steps().build
+    layer, heads = layer_mistakes.Steps().build, "layer/pruned_heads_50_activations"
     return [
         posing_as(int8, "int8 that computes exactly in secret", exact, NETWORK),
         posing_as(int8, "int8 with 4-bit weights", of_weights(int8, coarse), NETWORK),
@@ -116,6 +118,7 @@ def _networks() -> list[Plant]:
         posing_as(pruned, "pruned with the first neurons instead of the strongest", others, NETWORK),
         posing_as("layer/int8", "int8 that computes exactly in secret", layer, LAYER),
         posing_as("layer/pruned", "pruned that computes exactly in secret", layer, LAYER),
+        posing_as(heads, "heads chosen by their weights, not by what they add", registry.load()["layer/pruned_heads_50"].build_run, MANY),
     ]
 
 
@@ -139,4 +142,5 @@ def plants() -> list[Plant]:
     """All of them, and the shipped kernels themselves."""
     shipped = [("attention/int8", ATTENTION), ("attention/pruned", ATTENTION), ("feedforward/int8", NETWORK)]
     shipped += [("feedforward/pruned", NETWORK), ("layer/int8", LAYER), ("layer/pruned", LAYER)]
+    shipped += [("attention/pruned_25", ATTENTION), ("layer/pruned_heads_50_activations", LAYER)]
     return [*(right(name, problems) for name, problems in shipped), *_attention(), *_networks(), *_secret()]

@@ -1,25 +1,26 @@
-"""Structured pruning: half of the heads are left out, and the others computed by a smaller attention."""
+"""Structured pruning: a share of the heads is left out, and the others computed by a smaller attention."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from .._identity import fewer_products
-from ..registry import Device, Run, Setup, kernel
+from .._pruning import some_of, strongest
+from ..registry import Device, Kernel, Run, Setup, kernel
 from ._masks import sdpa_arguments
 from .problem import Attention, AttentionInputs
 
-KEPT = 0.5
-"""Share of the key-value heads that stay."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HALF = 0.5
 
 
-def kept_count(problem: Attention) -> int:
-    """Key-value heads that stay."""
-    return max(1, round(problem.kv_heads * KEPT))
-
-
-def kept_heads(problem: Attention, setup: Setup) -> tuple[torch.Tensor, torch.Tensor]:
+def kept_heads(problem: Attention, setup: Setup, share: float = HALF) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices of the query heads and of the key-value heads that stay, in ascending order.
 
     A key-value head's score is the norm of its values over the calibration inputs, padding left out; a group of query
@@ -28,15 +29,14 @@ def kept_heads(problem: Attention, setup: Setup) -> tuple[torch.Tensor, torch.Te
     values = setup.calibration.v.double()
     if setup.calibration.lengths is not None:
         values = values * problem.padding_mask(setup.calibration.lengths).mT
-    scores = values.square().sum(dim=(0, 2, 3))
-    kv_heads = scores.topk(kept_count(problem)).indices.sort().values
+    kv_heads = strongest(values.square().sum(dim=(0, 2, 3)), some_of(problem.kv_heads, share))
     heads = (kv_heads[:, None] * problem.group + torch.arange(problem.group, device=kv_heads.device)).flatten()
     return heads, kv_heads
 
 
-def claim(problem: Attention, setup: Setup, inputs: AttentionInputs) -> torch.Tensor:
+def claim(problem: Attention, setup: Setup, inputs: AttentionInputs, share: float = HALF) -> torch.Tensor:
     """Exact attention with the outputs of the dropped heads set to 0."""
-    heads, _ = kept_heads(problem, setup)
+    heads, _ = kept_heads(problem, setup, share)
     exact = problem.reference(inputs)
     output = torch.zeros_like(exact)
     output[:, heads] = exact[:, heads]
@@ -48,36 +48,50 @@ def single_head(problem: Attention, device: Device) -> str | None:  # noqa: ARG0
     return "has a single key-value head: there is none to leave out" if problem.kv_heads == 1 else None
 
 
-def flops_left(problem: Attention) -> int:
+def flops_left(share: float) -> Callable[[Attention], int]:
     """Of the products of the heads that stay; what a mask hides counts too."""
-    heads = kept_count(problem) * problem.group
-    return 4 * problem.batch * heads * problem.q_len * problem.kv_len * problem.head_dim
+
+    def left(problem: Attention) -> int:
+        heads = some_of(problem.kv_heads, share) * problem.group
+        return 4 * problem.batch * heads * problem.q_len * problem.kv_len * problem.head_dim
+
+    return left
 
 
-@kernel(
-    Attention,
-    accepts=("causal", "padding", "bias", "mask", "window", "ragged"),
-    approximate=True,
-    claim=claim,
-    refuses=single_head,
-    identified=fewer_products(flops_left),
-)
-def pruned(problem: Attention, setup: Setup) -> Run:
-    """Half of the heads, those whose values have the larger norm, through SDPA; 0 for the others.
+def keeping(name: str, words: str, share: float) -> Kernel:
+    """The kernel that keeps this share of the key-value heads."""
+
+    def build(problem: Attention, setup: Setup) -> Run:
+        heads, kv_heads = kept_heads(problem, setup, share)
+        arguments = sdpa_arguments(problem, setup.device)
+
+        def run(inputs: AttentionInputs) -> torch.Tensor:
+            given = arguments(_of_heads(inputs, heads))
+            q, k, v = inputs.q[:, heads], inputs.k[:, kv_heads], inputs.v[:, kv_heads]
+            output = inputs.q.new_zeros(inputs.q.shape)
+            output[:, heads] = F.scaled_dot_product_attention(q, k, v, **given)
+            return output
+
+        return run
+
+    build.__doc__ = f"""{words} of the heads, those whose values have the larger norm, through SDPA; 0 for the others.
 
     Which heads stay is decided once, on the calibration inputs. Gathering them and writing zeros is timed.
     """
-    heads, kv_heads = kept_heads(problem, setup)
-    arguments = sdpa_arguments(problem, setup.device)
+    return kernel(
+        Attention,
+        name=name,
+        accepts=("causal", "padding", "bias", "mask", "window", "ragged"),
+        approximate=True,
+        claim=partial(claim, share=share),
+        refuses=single_head,
+        identified=fewer_products(flops_left(share)),
+    )(build)
 
-    def run(inputs: AttentionInputs) -> torch.Tensor:
-        given = arguments(_of_heads(inputs, heads))
-        q, k, v = inputs.q[:, heads], inputs.k[:, kv_heads], inputs.v[:, kv_heads]
-        output = inputs.q.new_zeros(inputs.q.shape)
-        output[:, heads] = F.scaled_dot_product_attention(q, k, v, **given)
-        return output
 
-    return run
+pruned = keeping("pruned", "Half", HALF)
+pruned_75 = keeping("pruned_75", "Three quarters", 0.75)
+pruned_25 = keeping("pruned_25", "A quarter", 0.25)
 
 
 def _of_heads(inputs: AttentionInputs, heads: torch.Tensor) -> AttentionInputs:

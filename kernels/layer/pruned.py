@@ -8,6 +8,7 @@ from .._identity import fewer_products
 from .._pruning import kept_count, row_norms, strongest
 from ..registry import Run, Setup, holding, kernel
 from ._compose import composed, part, refusal_of
+from ._heads import magnitudes, of_heads
 from .problem import EVERYTHING, Layer, LayerInputs, LayerWeights
 
 if TYPE_CHECKING:
@@ -27,20 +28,10 @@ def pruned_weights(problem: Layer, weights: LayerWeights) -> LayerWeights:
     A head counts as much as the norms of its values' rows and of its columns of the output projection, multiplied; a
     neuron as much as its row of W1 and its column of W2.
     """
-    size = problem.head_dim
-    values = weights.w_qkv.chunk(3)[2]
-    scores = row_norms(values.reshape(-1, size * problem.dim)) * row_norms(weights.w_out.t().reshape(-1, size * problem.dim))
-    heads = strongest(scores, kept_heads(problem))
-
-    def of_heads(rows: torch.Tensor, groups: int) -> torch.Tensor:
-        return rows.view(groups, problem.heads, size, *rows.shape[1:])[:, heads].flatten(0, 2).contiguous()
-
+    heads = strongest(magnitudes(problem, weights), kept_heads(problem))
     neuron_scores = row_norms(weights.w1) * row_norms(weights.w2.t())
     neurons = strongest(neuron_scores, kept_count(len(neuron_scores)))
-    return weights.replace(
-        w_qkv=of_heads(weights.w_qkv, 3),
-        b_qkv=of_heads(weights.b_qkv, 3),
-        w_out=of_heads(weights.w_out.t().contiguous(), 1).t().contiguous(),
+    return of_heads(problem, weights, heads).replace(
         w1=weights.w1[neurons].contiguous(),
         b1=weights.b1[neurons].contiguous(),
         w2=weights.w2[:, neurons].contiguous(),

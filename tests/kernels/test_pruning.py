@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerneldyno.kernels._pruning import kept_count, row_norms, strongest
+from kerneldyno.kernels._pruning import kept_count, row_norms, some_of, strongest
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,20 @@ def test_kept_counts(count, kept):
 def test_about_half_is_kept(count):
     assert 1 <= kept_count(count) <= max(1, count // 2)
     assert kept_count(count) >= count // 2 - 127
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "left"),
+    [(8, 0.75, 6), (8, 0.5, 4), (8, 0.25, 2), (32, 0.25, 8), (3, 0.5, 2), (2, 0.75, 1), (2, 0.25, 1), (1, 0.5, 1)],
+)
+def test_some_stay_and_some_go(count, share, left):
+    assert some_of(count, share) == left
+
+
+@given(st.integers(2, 10**4), st.floats(0, 1))
+def test_never_all_and_never_none(count, share):
+    assert 1 <= some_of(count, share) < count
+    assert abs(some_of(count, share) - count * share) <= 1
 
 
 def test_the_strongest_in_their_old_order():

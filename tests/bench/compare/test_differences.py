@@ -38,6 +38,7 @@ def append(file: str, text: str) -> Change:
 
 
 ALL = tuple(registry.load(declarations_only=True))
+PRUNED_LAYERS = {name for name in ALL if name.startswith("layer/pruned")}
 
 
 @pytest.mark.parametrize(
@@ -46,12 +47,12 @@ ALL = tuple(registry.load(declarations_only=True))
         ("attention/eager.py", {"attention/eager", "layer/eager"}),
         ("attention/_prefill_triton.py", {"attention/fused", "layer/fused"}),
         ("attention/sdpa.py", {name for name in ALL if name.startswith("attention/sdpa")}
-         | {"layer/sdpa", "layer/compiled", "layer/int8", "layer/pruned"}),
-        ("_pruning.py", {"feedforward/pruned", "layer/pruned"}),
-        ("layer/_compose.py", {f"layer/{name}" for name in ("compiled", "eager", "fused", "int8", "pruned", "sdpa")}),
+         | {"layer/sdpa", "layer/compiled", "layer/int8"} | PRUNED_LAYERS),
+        ("_pruning.py", {"feedforward/pruned"} | PRUNED_LAYERS | {name for name in ALL if name.startswith("attention/pruned")}),
+        ("layer/_compose.py", {f"layer/{name}" for name in ("compiled", "eager", "fused", "int8", "sdpa")} | PRUNED_LAYERS),
         ("layer/encoder.py", {"layer/torch"}),
         ("feedforward/__init__.py", {name for name in ALL if name.startswith("feedforward/")}
-         | {f"layer/{name}" for name in ("compiled", "eager", "fused", "int8", "pruned", "sdpa")}),
+         | {f"layer/{name}" for name in ("compiled", "eager", "fused", "int8", "sdpa")} | PRUNED_LAYERS),
     ],
 )  # fmt: skip
 def test_a_change_counts_for_whoever_imports_it(compared: Callable[..., Differences], file: str, kernels: set[str]) -> None:

@@ -42,7 +42,18 @@ def test_right_kernels_pass_every_probe(kernels, problem, family):
     assert found.distance is None
 
 
-@pytest.mark.parametrize("name", ["attention/pruned", "feedforward/pruned", "layer/pruned", "attention/int8"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attention/pruned",
+        "attention/pruned_25",
+        "feedforward/pruned",
+        "layer/pruned",
+        "layer/pruned_heads_75",
+        "layer/pruned_heads_50_activations",
+        "attention/int8",
+    ],
+)
 def test_approximate_kernels_are_held_to_their_claim_and_their_distance_is_told(kernels, name):
     problem = next(problem for problem in PROBLEMS if problem.operator == name.partition("/")[0])
     found = examine(kernels[name], problem, Setup(CPU))

@@ -30,6 +30,7 @@ KERNELS = (
     "onnxrt_gqa",
     "jax",
     "pruned",
+    "pruned_75",
     "flash_attn2",
     "flash_attn3",
     "cudnn",

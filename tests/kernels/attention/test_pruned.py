@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from kerneldyno.kernels.attention.problem import Attention
-from kerneldyno.kernels.attention.pruned import kept_heads, pruned
-from kerneldyno.kernels.registry import Device, Setup
+from kerneldyno.kernels.attention.pruned import kept_heads, pruned, pruned_25, pruned_75
+from kerneldyno.kernels.registry import Device, Kernel, Setup
+
+
+@pytest.mark.parametrize("kernel", [pruned_75, pruned_25], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("fields", [{}, {"heads": 8, "kv_heads": 4, "bias": "additive"}, {"heads": 4, "kv_heads": 2, "padding": True}])
+def test_claim_holds_at_other_shares(kernel: Kernel, fields: dict[str, Any], judge: Callable[..., torch.Tensor]) -> None:
+    judge(kernel, Attention(batch=2, **{"heads": 8, "q_len": 70, "head_dim": 32, **fields}))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -41,6 +47,22 @@ def test_keeps_the_loudest_heads() -> None:
     right = problem.reference(problem.inputs(0))
     assert torch.equal(output[:, [0, 3, 4]], torch.zeros(1, 3, 16, 64))
     torch.testing.assert_close(output[:, [1, 2, 5]].double(), right[:, [1, 2, 5]], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "zero"), [(pruned_75, [2, 7]), (pruned_25, [0, 1, 2, 4, 6, 7])])
+def test_the_quietest_heads_go_first(kernel: Kernel, zero: list[int]) -> None:
+    problem = Attention(heads=8, q_len=16)
+    calibration = problem.inputs(7)
+    loudness = torch.tensor([0.6, 0.5, 0.1, 3.0, 0.7, 2.0, 0.4, 0.2])
+    setup = Setup(torch.device("cpu"), calibration=calibration.replace(v=calibration.v * loudness[None, :, None, None]))
+    output = kernel.build(problem, setup)(problem.inputs(0))
+    assert output.abs().sum((0, 2, 3)).eq(0).nonzero().flatten().tolist() == zero
+
+
+def test_two_heads_are_halved_at_any_share() -> None:
+    problem = Attention(heads=4, kv_heads=2, q_len=16)
+    for share in (0.75, 0.5, 0.25):
+        assert kept_heads(problem, emphasized(problem, [1]), share)[0].tolist() == [2, 3]
 
 
 def test_groups_stay_or_go_as_wholes() -> None:
