@@ -242,7 +242,7 @@ def over_limit(kernel: Kernel, at_most: Sequence[tuple[str, int]], used: Mapping
     for glob, limit in at_most:
         if fnmatch.fnmatchcase(kernel.name, glob) and used.get(kernel.name, 0) >= limit:
             number = "no group" if limit == 0 else f"{limit} group{'s' * (limit > 1)}"
-            return f"its build is slow, so this preset measures it in {number} only: name it with --kernels to measure it everywhere"
+            return f"to stay short, this preset measures it in {number} only: name it with --kernels to measure it everywhere"
     return None
 
 

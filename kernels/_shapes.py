@@ -19,7 +19,7 @@ class Preset:
     problems: tuple[Shape, ...]
     protocol: str = "default"
     at_most: tuple[tuple[str, int], ...] = ()
-    """(kernel glob, number of groups): kernels that are slow to build are measured in the first groups only."""
+    """(kernel glob, number of groups): kernels that are slow to build, or many of a kind, are measured in the first groups only."""
 
 
 def attention(**fields: Any) -> Shape:

@@ -20,11 +20,14 @@ STARTING_POINTS: tuple[Shape, ...] = (
     layer(batch=1, seq_len=512, heads=8, **SEED),
 )
 
+APPROXIMATIONS = ("*/pruned_*", "*/block_sparse_*", "*/sinks_*")
+"""Kernels at several shares each, which the preset `approximations` is for: elsewhere once is enough."""
+
 _SMOKE = Preset(
     name="smoke",
     summary="one small shape per operator: does everything work here? Under 90 s on 2 cores",
     protocol="smoke",
-    at_most=(("*/flex*", 0), ("*/compiled_tuned", 0)),
+    at_most=(("*/flex*", 0), ("*/compiled_tuned", 0), *((glob, 0) for glob in APPROXIMATIONS)),
     problems=(
         attention(batch=2, q_len=256, **SEED_HEADS),
         feedforward(batch=2, seq_len=128, **SEED),
@@ -35,7 +38,7 @@ _SMOKE = Preset(
 _DEFAULT_CPU = Preset(
     name="default",
     summary="the seed's shapes over sequence lengths and batch sizes, with a causal and a decode case",
-    at_most=(("*/flex*", 2), ("*/compiled_tuned", 1)),
+    at_most=(("*/flex*", 2), ("*/compiled_tuned", 1), *((glob, 1) for glob in APPROXIMATIONS)),
     problems=(
         *(attention(batch=b, q_len=s, **SEED_HEADS) for b, s in [(1, 512), (1, 128), (1, 2048), (4, 512), (4, 128)]),
         attention(batch=1, q_len=512, causal=True, **SEED_HEADS),
@@ -48,7 +51,7 @@ _DEFAULT_CPU = Preset(
 _DEFAULT_CUDA = Preset(
     name="default",
     summary="prefill, causal, decode and feed-forward at the sizes of current models",
-    at_most=(("*/flex*", 2), ("*/compiled_tuned", 1)),
+    at_most=(("*/flex*", 2), ("*/compiled_tuned", 1), *((glob, 1) for glob in APPROXIMATIONS)),
     problems=(
         *(attention(batch=b, q_len=s, heads=16, head_dim=128) for b, s in [(4, 4096), (16, 1024), (1, 16384)]),
         *(attention(batch=b, q_len=s, heads=32, head_dim=64, causal=True) for b, s in [(4, 4096), (16, 1024)]),
@@ -63,7 +66,7 @@ _DEFAULT_CUDA = Preset(
 _COMPARE_CPU = Preset(
     name="compare",
     summary="a few shapes of each operator, small enough for many fresh processes: what `kerneldyno compare` takes by default",
-    at_most=(("*/flex*", 1), ("*/compiled", 2), ("*/compiled_tuned", 0)),
+    at_most=(("*/flex*", 1), ("*/compiled", 2), ("*/compiled_tuned", 0), *((glob, 1) for glob in APPROXIMATIONS)),
     problems=(
         attention(batch=1, q_len=512, **SEED_HEADS),
         attention(batch=2, q_len=256, causal=True, padding=True, **SEED_HEADS),
@@ -76,7 +79,7 @@ _COMPARE_CPU = Preset(
 _COMPARE_CUDA = Preset(
     name="compare",
     summary=_COMPARE_CPU.summary,
-    at_most=(("*/flex*", 1), ("*/compiled", 2), ("*/compiled_tuned", 0)),
+    at_most=(("*/flex*", 1), ("*/compiled", 2), ("*/compiled_tuned", 0), *((glob, 1) for glob in APPROXIMATIONS)),
     problems=(
         attention(batch=4, q_len=4096, heads=16, head_dim=128),
         attention(batch=4, q_len=2048, heads=32, head_dim=64, causal=True),
@@ -125,6 +128,41 @@ _FEATURES = Preset(
             layer(**{"batch": 2, "seq_len": 64, "dim": 128, "heads": 4, "hidden_dim": 256, **fields})
             for fields in ({}, {"mask": "causal"}, {"mask": "boolean"}, {"mask": "causal", "padding": True})
         ),
+    ),
+)
+
+RANDOM_AND_STRUCTURED = ({}, {"structured": True})
+
+_APPROXIMATIONS_CPU = Preset(
+    name="approximations",
+    summary="what approximations save and cost: prefill and decode on random and structured inputs, and a layer, beside fast exact kernels",
+    protocol="smoke",
+    at_most=tuple((f"*/{name}", 0) for name in ("eager", "compiled*", "flex*", "sdpa_*", "onnxrt", "onnxrt_mha", "jax", "torch")),
+    problems=(
+        *(attention(batch=1, q_len=s, **SEED_HEADS, **drawn) for s in (4096, 1024) for drawn in RANDOM_AND_STRUCTURED),
+        *(attention(batch=1, q_len=4096, causal=True, **SEED_HEADS, **drawn) for drawn in RANDOM_AND_STRUCTURED),
+        *(
+            attention(batch=1, q_len=1, kv_len=s, heads=32, kv_heads=8, head_dim=64, **drawn)
+            for s in (4096, 16384)
+            for drawn in RANDOM_AND_STRUCTURED
+        ),
+        layer(batch=1, seq_len=1024, heads=8, **SEED),
+    ),
+)
+
+_APPROXIMATIONS_CUDA = Preset(
+    name="approximations",
+    summary=_APPROXIMATIONS_CPU.summary,
+    at_most=tuple((f"*/{name}", 0) for name in ("eager", "compiled*", "flex*", "sdpa_math", "sdpa_efficient", "onnxrt*", "jax", "torch")),
+    problems=(
+        *(attention(batch=1, q_len=8192, causal=True, **LLAMA_8B, **drawn) for drawn in RANDOM_AND_STRUCTURED),
+        *(attention(batch=4, q_len=4096, heads=16, head_dim=128, **drawn) for drawn in RANDOM_AND_STRUCTURED),
+        *(
+            attention(batch=b, q_len=1, kv_len=s, **LLAMA_8B, **drawn)
+            for b, s in [(32, 4096), (8, 32768)]
+            for drawn in RANDOM_AND_STRUCTURED
+        ),
+        layer(batch=1, seq_len=2048, heads=16, dim=1024, hidden_dim=4096),
     ),
 )
 
@@ -208,7 +246,11 @@ PRESETS = {
 }
 
 
-BY_DEVICE = {"default": (_DEFAULT_CPU, _DEFAULT_CUDA), "compare": (_COMPARE_CPU, _COMPARE_CUDA)}
+BY_DEVICE = {
+    "default": (_DEFAULT_CPU, _DEFAULT_CUDA),
+    "compare": (_COMPARE_CPU, _COMPARE_CUDA),
+    "approximations": (_APPROXIMATIONS_CPU, _APPROXIMATIONS_CUDA),
+}
 """Presets whose shapes depend on the device: the CPU's and the GPU's."""
 
 
