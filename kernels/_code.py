@@ -35,7 +35,12 @@ class Configuration:
     aligned: frozenset[str]
     """Arguments known to be multiples of 16."""
     warps: int
+    """Of a program; of one of its warp groups where they have roles of their own."""
     stages: int
+    registers: int = 0
+    """Of a thread at the launch, at most; 0: as the compiler has it."""
+    specialized: bool = False
+    """Whether warp groups have roles of their own: some load, each of the others goes through the main loop by itself."""
     tensor_cores: bool = True
     """Whether its products must run on tensor cores: not those of full float32, nor of kernels without products."""
     instruction: str = ""

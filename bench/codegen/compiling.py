@@ -6,6 +6,7 @@ Whether Triton compiles or interprets is decided by TRITON_INTERPRET before it i
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -39,19 +40,9 @@ def prepare() -> None:
 
 
 def compiled(configuration: Configuration, package: str = KERNELS) -> Facts:
-    """Compile, with Triton's cache, and read the binary; `package` holds the kernels, of whichever revision.
-
-    Raises Mismatch for a configuration that leaves out an argument, and whatever Triton raises for what it cannot compile.
-    """
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    source = ASTSource(*_asked(configuration, package))
-    major, minor = configuration.capability
-    options = {"num_warps": configuration.warps, "num_stages": configuration.stages}
-    made = triton.compile(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
-    code, usage = (_dumped(made.asm["cubin"], option) for option in ("-sass", "-res-usage"))
+    """Compile and read the binary. Raises what `binary` raises."""
+    made = binary(configuration, package)
+    code, usage = (dumped(made.asm["cubin"], option) for option in ("-sass", "-res-usage"))
     return facts.read(
         code,
         usage,
@@ -61,6 +52,23 @@ def compiled(configuration: Configuration, package: str = KERNELS) -> Facts:
         # some warps are added where a loop is specialized
         threads=32 * int(made.metadata.num_warps),
     )
+
+
+def binary(configuration: Configuration, package: str = KERNELS) -> Any:
+    """What Triton makes of it, with its cache; `package` holds the kernels, of whichever revision.
+
+    Raises Mismatch for a configuration that leaves out an argument, and whatever Triton raises for what it cannot compile.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    function, signature, constants, hints = _asked(configuration, package)
+    source = _in_gluon(function, signature, constants, hints) if function.is_gluon() else ASTSource(function, signature, constants, hints)
+    major, minor = configuration.capability
+    options = {"num_warps": configuration.warps, "num_stages": configuration.stages}
+    options |= {"maxnreg": configuration.registers} if configuration.registers else {}
+    return triton.compile(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
 
 
 def _asked(configuration: Configuration, package: str) -> tuple[Any, dict[str, str], dict[str, Any], dict[tuple[int], Any]]:
@@ -80,6 +88,20 @@ def _asked(configuration: Configuration, package: str) -> tuple[Any, dict[str, s
     return function, signature, dict(configuration.constants), hints
 
 
+def _in_gluon(function: Any, signature: dict[str, str], constants: dict[str, Any], hints: dict[tuple[int], Any]) -> Any:
+    """What Triton compiles of a function in Gluon, whose descriptors lie in shared memory as products of warp groups want them."""
+    from triton.experimental.gluon import language
+    from triton.experimental.gluon._runtime import GluonASTSource
+
+    types = {"bf16": language.bfloat16, "fp16": language.float16, "fp32": language.float32, "i8": language.int8}
+    full = dict(signature)
+    for name, kind in signature.items():
+        if found := re.fullmatch(r"tensordesc<(\w+)\[([\d, ]+)\]>", kind):
+            block = [int(size) for size in found[2].split(",")]
+            full[name] = f"{kind[:-1]},{language.NVMMASharedLayout.get_default_for(block, types[found[1]])!r}>"
+    return GluonASTSource(function, full, constants, hints)
+
+
 def _module(name: str, package: str) -> ModuleType:
     """A module of the package, or a file that was given from outside."""
     if not name.endswith(".py"):
@@ -88,7 +110,8 @@ def _module(name: str, package: str) -> ModuleType:
     return known if known is not None and known.__file__ == name else plugin_module(Path(name), prefix=FILES)
 
 
-def _dumped(cubin: bytes, option: str) -> str:
+def dumped(cubin: bytes, option: str) -> str:
+    """What cuobjdump writes of a binary: "-sass" its instructions, "-res-usage" its registers and memory."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"

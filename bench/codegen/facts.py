@@ -59,6 +59,8 @@ class Facts(msgspec.Struct, frozen=True):
     """Instructions on tensor cores, by opcode."""
     counts: dict[str, int]
     """Others, by the names in COUNTED."""
+    traded: dict[str, int]
+    """Registers of a thread in warp groups that have roles, once they have traded: those that multiply, and those that load by TMA."""
     occupancy: Occupancy
     prediction: Prediction | None
     """What would limit it if nothing had to wait."""
@@ -94,6 +96,7 @@ def read(code: str, usage: str, configuration: Configuration, *, shared_bytes: i
         instructions=opcodes.total(),
         tensor=_tensor(opcodes),
         counts={name: _count(opcodes, pattern) for name, pattern in COUNTED.items()},
+        traded=traded(instructions),
         occupancy=occupancy(limits, registers=found, shared_bytes=shared_bytes, tensor_columns=tensor_columns, threads=threads),
         prediction=prediction,
         unpredictable=unpredictable,
@@ -107,7 +110,7 @@ def _predicted(instructions: Sequence[sass.Instruction], configuration: Configur
         found = predict(
             instructions,
             RATES[configuration.capability],
-            warps=threads // 32,
+            warps=configuration.warps if configuration.specialized else threads // 32,
             streams=configuration.streams,
             sixteen_bit=sixteen_bit,
         )
@@ -134,6 +137,19 @@ def occupancy(limits: Limits, *, registers: int, shared_bytes: int, tensor_colum
         rooms["tensor memory"] = limits.tensor_columns // tensor_columns
     least = min(rooms, key=lambda name: rooms[name])
     return Occupancy(rooms[least], least)
+
+
+def traded(instructions: Sequence[sass.Instruction]) -> dict[str, int]:
+    """What setmaxnreg has set before products and before loads by TMA, in the order of the code, the least where there are several."""
+    found: dict[str, int] = {}
+    now = 0
+    for instruction in instructions:
+        if instruction.opcode.startswith("USETMAXREG"):
+            now = int(instruction.operands.split()[-1], 16)
+        role = "multiply" if TENSOR.match(instruction.opcode) else "load" if instruction.opcode.startswith("UTMALDG") else ""
+        if role and now:
+            found[role] = min(found.get(role, now), now)
+    return dict(sorted(found.items(), reverse=True))
 
 
 def _tensor(opcodes: Mapping[str, int]) -> dict[str, int]:

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def faults(configuration: Configuration, facts: Facts) -> list[str]:
     """Why it must not be offered, a sentence for each reason; empty when it may be."""
-    return [*_spilling(configuration, facts), *_too_large(configuration, facts), *_without_tensor_cores(configuration, facts)]
+    return [
+        *_spilling(configuration, facts),
+        *_too_large(configuration, facts),
+        *_without_tensor_cores(configuration, facts),
+        *_without_roles(configuration, facts),
+    ]
 
 
 def _spilling(configuration: Configuration, facts: Facts) -> Iterator[str]:
@@ -46,6 +51,11 @@ def _without_tensor_cores(configuration: Configuration, facts: Facts) -> Iterato
     if not any(_same_kind(opcode, wanted) for opcode in facts.tensor):
         found = f"it has {', '.join(facts.tensor)} instead" if facts.tensor else "it has no product on tensor cores"
         yield f"lacks {wanted}, the tensor-core instruction of {arch(configuration.capability)}: {found}"
+
+
+def _without_roles(configuration: Configuration, facts: Facts) -> Iterator[str]:
+    if configuration.specialized and not facts.traded.get("load", 0) < facts.registers < facts.traded.get("multiply", 0):
+        yield f"warp groups do not trade registers: {facts.registers} at the launch, then {facts.traded or 'no others'}"
 
 
 def _same_kind(opcode: str, wanted: str) -> bool:

@@ -117,10 +117,16 @@ def _flat(one: Row) -> dict[str, Any]:
         "programs": facts.occupancy.programs if facts else None,
         "programs_limited_by": facts.occupancy.limited_by if facts else None,
         "tensor": tensor(facts) if facts else None,
+        **{f"registers_{role}": facts.traded.get(role) if facts else None for role in ("multiply", "load")},
     }
     prediction = facts.prediction if facts else None
     found |= {name: getattr(prediction, name, None) for name in ("limited_by", "overlapped", "serial")}
     return found | {"faults": "; ".join(one.faults)}
+
+
+def registers(facts: Facts) -> str:
+    """ "168→240/24": of a thread at the launch, and then of one that multiplies and of one that loads, where warp groups have roles."""
+    return f"{facts.registers}→{'/'.join(map(str, facts.traded.values()))}" if facts.traded else str(facts.registers)
 
 
 def tensor(facts: Facts) -> str:
@@ -154,5 +160,5 @@ def name(one: Row) -> str:
 def _said(one: Row) -> str:
     if one.facts is None:
         return one.faults[0]
-    found = f"{one.facts.registers} registers, {one.facts.spills} spills, {one.facts.shared_bytes / 1024:.0f} KB"
+    found = f"{registers(one.facts)} registers, {one.facts.spills} spills, {one.facts.shared_bytes / 1024:.0f} KB"
     return f"{found}, {tensor(one.facts)}" if one.facts.tensor else found

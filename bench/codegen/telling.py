@@ -111,7 +111,7 @@ def _cells(row: Row) -> list[str]:
     facts = row.facts
     if facts is None:
         return [*named, "", "", "", "", "", "", "", "", ""]
-    found = [str(facts.registers), str(facts.spills or ""), f"{facts.shared_bytes / 1024:.0f}", str(facts.occupancy.programs)]
+    found = [rows.registers(facts), str(facts.spills or ""), f"{facts.shared_bytes / 1024:.0f}", str(facts.occupancy.programs)]
     found += [SHORT.get(facts.occupancy.limited_by, facts.occupancy.limited_by), rows.tensor(facts)]
     prediction = facts.prediction
     if prediction is None:

@@ -97,7 +97,7 @@ def test_what_is_no_machine_code_is_refused(code: str, configuration: Callable[.
 
 SOUND = Facts(
     registers=128, spill_stores=0, spill_loads=0, local_bytes=0, shared_bytes=98304, tensor_columns=0, threads=256, instructions=1000,
-    tensor={"HGMMA": 4}, counts={}, occupancy=Occupancy(2, "registers"), prediction=None, unpredictable="it has no loop",
+    tensor={"HGMMA": 4}, counts={}, traded={}, occupancy=Occupancy(2, "registers"), prediction=None, unpredictable="it has no loop",
 )  # fmt: skip
 
 
@@ -121,6 +121,9 @@ SOUND = Facts(
         ({"capability": (10, 0)}, {}, "lacks UTCHMMA"),
         ({"capability": (8, 0), "instruction": "HMMA"}, {"tensor": {"IMMA": 4}, "shared_bytes": 0}, None),
         ({"tensor_cores": False}, {"tensor": {}}, None),
+        ({"specialized": True}, {"traded": {"multiply": 240, "load": 24}}, None),
+        ({"specialized": True}, {}, "warp groups do not trade registers: 128 at the launch, then no others"),
+        ({"specialized": True}, {"traded": {"multiply": 120, "load": 24}}, "do not trade registers"),
         ({"tensor_cores": False}, {}, "multiplies on tensor cores (HGMMA), where exact products are wanted"),
     ],
 )
