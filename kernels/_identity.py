@@ -148,8 +148,11 @@ def integer_products(count: Counted, *, on_cuda: Counted | None = None, beside: 
     return judge
 
 
-def fewer_products(claimed: Callable[[Any], int]) -> Judge:
-    """Smaller matrices were multiplied: torch did no more than claimed(problem), multiply-adds counted twice, masks left out."""
+def fewer_products(claimed: Callable[[Any], int], kept: Callable[[Any], str] | None = None) -> Judge:
+    """Smaller matrices were multiplied: torch did no more than claimed(problem), multiply-adds counted twice, masks left out.
+
+    kept(problem) says of what they are left, in a few words.
+    """
 
     def judge(problem: Any, setup: Setup, trace: Trace) -> str:  # noqa: ARG001
         most, done = claimed(problem), trace.product_flops
@@ -157,7 +160,7 @@ def fewer_products(claimed: Callable[[Any], int]) -> Judge:
             raise NotAsNamed("no matrix product of torch ran, so that nothing shows how large its matrices were")
         if done > most:
             raise NotAsNamed(f"torch's matrix products took {done / most:.3g} times as many operations as those of the smaller matrices")
-        return f"products of smaller matrices: {done:.3g} flop"
+        return f"{kept(problem)}, by products of smaller matrices" if kept else f"products of smaller matrices: {done:.3g} flop"
 
     return judge
 

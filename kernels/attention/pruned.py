@@ -58,6 +58,11 @@ def flops_left(share: float) -> Callable[[Attention], int]:
     return left
 
 
+def heads_left(share: float) -> Callable[[Attention], str]:
+    """How many heads stay, in words."""
+    return lambda problem: f"{some_of(problem.kv_heads, share) * problem.group} of {problem.heads} heads"
+
+
 def keeping(name: str, words: str, share: float) -> Kernel:
     """The kernel that keeps this share of the key-value heads."""
 
@@ -85,7 +90,7 @@ def keeping(name: str, words: str, share: float) -> Kernel:
         approximate=True,
         claim=partial(claim, share=share),
         refuses=single_head,
-        identified=fewer_products(flops_left(share)),
+        identified=fewer_products(flops_left(share), heads_left(share)),
     )(build)
 
 

@@ -75,7 +75,7 @@ def keeping(name: str, share: float, score: Score, summary: str) -> Kernel:
         approximate=True,
         claim=claim,
         refuses=refuses,
-        identified=fewer_products(flops_left(share)),
+        identified=fewer_products(flops_left(share), lambda problem: f"{some_of(problem.heads, share)} of {problem.heads} heads"),
     )(build)
 
 

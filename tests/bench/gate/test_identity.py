@@ -127,9 +127,9 @@ SEEN = {
     "attention/onnxrt_mha": "ONNX Runtime cpu: MultiHeadAttention",
     "attention/onnxrt_gqa": "ONNX Runtime cpu: GroupQueryAttention",
     "attention/int8": "integer products: MatMulIntegerToFloat",
-    "attention/pruned": "products of smaller matrices: 2.51e+06 flop",
-    "attention/pruned_75": "products of smaller matrices: 3.76e+06 flop",
-    "attention/pruned_25": "products of smaller matrices: 1.25e+06 flop",
+    "attention/pruned": "2 of 4 heads, by products of smaller matrices",
+    "attention/pruned_75": "3 of 4 heads, by products of smaller matrices",
+    "attention/pruned_25": "1 of 4 heads, by products of smaller matrices",
     "feedforward/eager": "plain torch operators",
     "feedforward/onnxrt": "ONNX Runtime cpu: FusedGemm, Gemm",
     "feedforward/int8": "integer products: DynamicQuantizeMatMul ×2",
@@ -140,8 +140,8 @@ SEEN = {
     "layer/onnxrt": "ONNX Runtime cpu: Gemm ×5, Attention, FusedGemm",
     "layer/int8": "integer products: MatMulIntegerToFloat ×3, DynamicQuantizeMatMul ×3",
     "layer/pruned": "products of smaller matrices: 5.99e+05 flop",
-    "layer/pruned_heads_50": "products of smaller matrices: 8.45e+05 flop",
-    "layer/pruned_heads_50_activations": "products of smaller matrices: 8.45e+05 flop",
+    "layer/pruned_heads_50": "2 of 4 heads, by products of smaller matrices",
+    "layer/pruned_heads_50_activations": "2 of 4 heads, by products of smaller matrices",
 }
 
 
