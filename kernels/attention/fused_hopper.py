@@ -50,6 +50,7 @@ def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
 
 @kernel(
     Attention,
+    family="fused",
     devices=("cuda",),
     dtypes=("bfloat16", "float16"),
     accepts=("causal", "padding", "ragged"),

@@ -45,7 +45,7 @@ PRUNED_LAYERS = {name for name in ALL if name.startswith("layer/pruned")}
     ("file", "kernels"),
     [
         ("attention/eager.py", {"attention/eager", "layer/eager"}),
-        ("attention/_prefill_triton.py", {"attention/fused", "layer/fused"}),
+        ("attention/_prefill_triton.py", {"attention/fused", "attention/fused_hopper", "layer/fused"}),
         ("attention/sdpa.py", {name for name in ALL if name.startswith("attention/sdpa")}
          | {"layer/sdpa", "layer/compiled", "layer/int8"} | PRUNED_LAYERS),
         ("_pruning.py", {"feedforward/pruned"} | PRUNED_LAYERS | {name for name in ALL if name.startswith("attention/pruned")}),
