@@ -51,7 +51,9 @@ QUANTITIES = {
 
 def drawable(frame: Results, quantity: Quantity) -> list[Row]:
     """The rows that have this number: measured, to be believed, and not zero where the axis is logarithmic."""
-    present = [row for row in _rows(frame) if row["status"] == "ok" and row[quantity.column] is not None and believed(row, quantity.column)]
+    present = [
+        row for row in rows_of(frame) if row["status"] == "ok" and row[quantity.column] is not None and believed(row, quantity.column)
+    ]
     return [row for row in present if row[quantity.column] > 0 or not quantity.log]
 
 
@@ -70,7 +72,7 @@ def against_length(frame: Results, quantity: Quantity, looks: Mapping[str, Style
     """A quantity against sequence length, one line per kernel: the rows of one operator, batch and variant."""
     drawn = drawable(frame, quantity)
     looks = looks or looks_of(frame)
-    divisor, unit = _scale(drawn, quantity)
+    divisor, unit = scale_of(drawn, quantity)
     traces = []
     for kernel in dict.fromkeys(row["kernel"] for row in drawn):
         own = sorted((row for row in drawn if row["kernel"] == kernel), key=lambda row: row["seq_len"])
@@ -80,17 +82,17 @@ def against_length(frame: Results, quantity: Quantity, looks: Mapping[str, Style
             "error_y": _whiskers(own, quantity, divisor),
             "mode": "lines+markers",
         }
-        traces.append(_trace(kernel, own, looks[kernel], quantity) | points)
+        traces.append(trace_of(kernel, own, looks[kernel], quantity) | points)
     lengths = sorted({row["seq_len"] for row in drawn})
     across = {"type": "log", "title": {"text": "sequence length, tokens"}} | _ticks(_thinned(lengths))
-    return _figure(traces, across, _axis(drawn, quantity, divisor, unit))
+    return figure_of(traces, across, axis_of(drawn, quantity, divisor, unit))
 
 
 def dots(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None = None) -> Figure:
     """A quantity of each kernel at one shape, best on top."""
     best_last = sorted(drawable(frame, quantity), key=lambda row: row[quantity.column], reverse=quantity.better == "lower")
     looks = looks or looks_of(frame)
-    divisor, unit = _scale(best_last, quantity)
+    divisor, unit = scale_of(best_last, quantity)
     names = [row["kernel"] for row in best_last]
     kernels = {"type": "category", "automargin": True, "tickvals": names, "ticktext": [_tick(name) for name in names]}
     traces = []
@@ -101,35 +103,8 @@ def dots(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None =
             "error_x": _whiskers([row], quantity, divisor),
             "mode": "markers",
         }
-        traces.append(_trace(row["kernel"], [row], looks[row["kernel"]], quantity) | point)
-    return _figure(traces, _axis(best_last, quantity, divisor, unit), kernels)
-
-
-def speed_against_error(frame: Results, looks: Mapping[str, Style] | None = None) -> Figure:
-    """Latency against the error of the output, for the kernels at one shape, with the front that nothing beats in both."""
-    drawn = [row for row in _rows(frame) if row["status"] == "ok" and row["latency_s"] and error_of(row)]
-    looks = looks or looks_of(frame)
-    latency = QUANTITIES["latency"]
-    divisor, unit = _scale(drawn, latency)
-    front = pareto((row["latency_s"] / divisor, float(error_of(row) or 0)) for row in drawn)
-    grey = "#808080"
-    line = {"shape": "hv", "width": 1, "dash": "dot", "color": grey}
-    traces: list[dict[str, Any]] = [
-        {
-            "x": [x for x, _ in front],
-            "y": [y for _, y in front],
-            "mode": "lines",
-            "name": "no kernel is better in both",
-            "hoverinfo": "skip",
-        }
-        | {"type": "scatter", "line": line, "meta": {"light": grey, "dark": grey}}
-    ]
-    for row in drawn:
-        trace = _trace(row["kernel"], [row], looks[row["kernel"]], latency)
-        trace["text"] = [f"{trace['text'][0]}<br>relative rms error {error_of(row):.2g}"]
-        traces.append(trace | {"x": [row["latency_s"] / divisor], "y": [error_of(row)], "mode": "markers"})
-    errors = {"type": "log", "title": {"text": "relative rms error, lower is better"}, "dtick": 1, "exponentformat": "power"}
-    return _figure(traces, _axis(drawn, latency, divisor, unit), errors | {"automargin": True})
+        traces.append(trace_of(row["kernel"], [row], looks[row["kernel"]], quantity) | point)
+    return figure_of(traces, axis_of(best_last, quantity, divisor, unit), kernels)
 
 
 def error_of(row: Row) -> float | None:
@@ -149,7 +124,7 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def looks_of(frame: Results) -> dict[str, Style]:
     """A Style for each kernel in these results."""
-    return styles([(row["kernel"], row["family"], bool(row["approximate"])) for row in _rows(frame)])
+    return styles([(row["kernel"], row["family"], bool(row["approximate"])) for row in rows_of(frame)])
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -165,11 +140,12 @@ def log_ticks(low: float, high: float) -> list[float]:
     return inside[:: math.ceil(len(inside) / 7)]
 
 
-def _rows(frame: Results) -> Sequence[Row]:
+def rows_of(frame: Results) -> Sequence[Row]:
+    """The rows of results, whichever way they are given."""
     return rows(frame) if isinstance(frame, pd.DataFrame) else frame
 
 
-def _trace(kernel: str, own: Sequence[Row], look: Style, quantity: Quantity) -> dict[str, Any]:
+def trace_of(kernel: str, own: Sequence[Row], look: Style, quantity: Quantity) -> dict[str, Any]:
     """What every trace of a kernel has in common; `meta` lets a page recolour it for a dark theme."""
     color = look.light
     return {
@@ -211,13 +187,14 @@ def _reach(value: float, end: float | None) -> float:
     return abs(end - value) if end is not None and math.isfinite(end) else 0.0
 
 
-def _scale(drawn: Sequence[Row], quantity: Quantity) -> tuple[float, str]:
+def scale_of(drawn: Sequence[Row], quantity: Quantity) -> tuple[float, str]:
     """(divisor, unit) that suits the middle of what is drawn."""
     values = sorted(row[quantity.column] for row in drawn)
     return units.scale(values[len(values) // 2 :][:1], quantity.unit)
 
 
-def _axis(drawn: Sequence[Row], quantity: Quantity, divisor: float, unit: str) -> dict[str, Any]:
+def axis_of(drawn: Sequence[Row], quantity: Quantity, divisor: float, unit: str) -> dict[str, Any]:
+    """The axis of a quantity, in a unit that is divisor times its own."""
     unit = f", {unit}" if unit else ""
     title = f"{quantity.title}{unit}, {quantity.better} is better"
     if not quantity.log:
@@ -245,7 +222,8 @@ def _tick(kernel: str) -> str:
     return html.escape(name if len(name) <= LABEL_LENGTH else name[: LABEL_LENGTH - 1] + "…")
 
 
-def _figure(traces: Sequence[dict[str, Any]], across: dict[str, Any], up: dict[str, Any]) -> Figure:
+def figure_of(traces: Sequence[dict[str, Any]], across: dict[str, Any], up: dict[str, Any]) -> Figure:
+    """Traces between two axes, with margins that suit small panels."""
     margin = {"l": 56, "r": 12, "t": 12, "b": 44}
     legend = {"orientation": "h", "y": -0.25}
     return {

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import summary, tables, units
-from .figures import QUANTITIES, Figure, Quantity, Row, drawable, error_of, looks_of, panel, speed_against_error
+from . import summary, tables, trade, units
+from .figures import QUANTITIES, Figure, Quantity, Row, drawable, error_of, looks_of, panel
 from .frame import Frames, rows
 from .shapes import grids, titles, variants
+from .trade_figures import speed_against_error, speedup_against_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,8 +40,12 @@ class Block:
     tables: list[Table]
     charts: list[Chart] = field(default_factory=list)
     legend: list[tuple[str, Style]] = field(default_factory=list)
-    chosen: bool = False
-    """One chart at a time, picked by the reader, instead of small multiples."""
+    choice: list[Chart] = field(default_factory=list)
+    """Charts of which the reader picks one at a time."""
+    kinds: list[str] = field(default_factory=list)
+    """How the inputs of `lines` were drawn."""
+    lines: list[trade.Line] = field(default_factory=list)
+    """A table of speedups and errors."""
 
 
 @dataclass
@@ -89,17 +94,33 @@ class Drawing:
         return Section(name, heading, takeaway, blocks)
 
     def _errors(self) -> Section:
-        """Speed against error: one shape at a time, the one that most kernels were measured at first."""
+        """Speed against error: what approximations gain and lose, then one shape at a time, that of most kernels first."""
         blocks = []
         for operator in self._operators(lambda row: error_of(row) is not None):
-            block = Block(operator, "", self._tables(operator, tables.error_cell), chosen=True)
+            block = Block(operator, "", self._tables(operator, tables.error_cell))
+            self._draw_trade(block)
             groups = self._by(operator, lambda row: row["group"], lambda row: bool(row["latency_s"] and error_of(row)))
             for number, own in enumerate(sorted(groups.values(), key=lambda own: (-len(own), -own[0]["flops"]))):
                 spoken = f"Latency against error of {units.count(len(own), 'kernel')} at {own[0]['label']}"
                 chart = Chart(f"error-{operator}-{number}", own[0]["label"], spoken, own[0]["dtype"])
-                self._add(block, chart, speed_against_error(own, self.looks), own)
+                self._add(block, chart, speed_against_error(own, self.looks), own, block.choice)
             blocks.append(block)
-        return Section("error", "Speed against error", summary.accuracy(self.rows), blocks)
+        heading = "The trade: speed against error" if any(block.lines for block in blocks) else "Speed against error"
+        return Section("error", heading, summary.accuracy(self.rows), blocks)
+
+    def _draw_trade(self, block: Block) -> None:
+        """Small panels and a table of what approximate kernels gain and lose, where there are any."""
+        own = [row for row in self.rows if row["operator"] == block.operator]
+        drawn = trade.panels(own)
+        if not drawn:
+            return
+        block.takeaway = trade.takeaway(drawn)
+        block.kinds, block.lines = trade.lines(own)
+        every = [row for one in drawn for row in one.rows]
+        for number, one in enumerate(drawn):
+            spoken = f"Speedup against error of {units.count(len(one.rows), 'kernel')}: {one.title}"
+            chart = Chart(f"trade-{block.operator}-{number}", one.title, spoken, one.rows[0]["dtype"])
+            self._add(block, chart, speedup_against_error(one.rows, every, self.looks), one.rows)
 
     def _draw_panels(self, block: Block, name: str, quantity: Quantity) -> None:
         own = [row for row in self.rows if row["operator"] == block.operator]
@@ -117,10 +138,10 @@ class Drawing:
             if drawable(inside, quantity):
                 self._add(block, Chart(f"{name}-{block.operator}-{number}", title, spoken, inside[0]["dtype"]), figure, inside)
 
-    def _add(self, block: Block, chart: Chart, figure: Figure, drawn: Sequence[Row]) -> None:
+    def _add(self, block: Block, chart: Chart, figure: Figure, drawn: Sequence[Row], place: list[Chart] | None = None) -> None:
         """Put a figure on the page; its legend becomes part of the block's."""
         self.figures[chart.id] = figure
-        block.charts.append(chart)
+        (block.charts if place is None else place).append(chart)
         named = {row["kernel"] for row in drawn} | {kernel for kernel, _ in block.legend}
         block.legend = [(kernel, look) for kernel, look in self.looks.items() if kernel in named]
 

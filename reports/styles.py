@@ -69,6 +69,9 @@ FAMILIES: dict[str, tuple[tuple[str, str], str]] = {
     "onnxrt": (SKY, "triangle-down"),
     "int8": (ORANGE, "circle"),
     "pruned": (PURPLE, "square"),
+    "int8_cache": (YELLOW, "triangle-down"),
+    "block_sparse": (GREEN, "diamond"),
+    "sinks": (VERMILLION, "triangle-up"),
     "flex": (YELLOW, "pentagon"),
     "torch": (GREY, "hexagon"),
 }

@@ -21,6 +21,8 @@ Row = Mapping[str, Any]
 
 CONTRADICTION = 1.25
 """From this factor on, a speedup and the two latencies beside it are called contradicting."""
+FEW = 3
+"""So many kernels are named one by one in a sentence."""
 OPERATORS = {"attention": "Attention", "feedforward": "Feed-forward", "layer": "Encoder layer"}
 
 
@@ -191,8 +193,11 @@ def accuracy(results: Sequence[Row]) -> str:
         said.append(
             "Exact kernels stay within a relative error of " + units.listed(f"{error:.1e} ({dtype})" for dtype, error in exact.items())
         )
-    if loose:
+    if 0 < len(loose) <= FEW:
         said.append("of the approximate ones " + units.listed(f"{name} is off by up to {error:.1e}" for name, error in loose.items()))
+    elif loose:
+        (least, low), *_, (most, high) = sorted(loose.items(), key=lambda item: item[1])
+        said.append(f"the {len(loose)} approximate ones are off by up to {low:.1e} ({least}) to {high:.1e} ({most})")
     sentence = "; ".join(said) or "no kernel has a measured error"
     return f"{sentence[0].upper()}{sentence[1:]}. The dotted line joins what no kernel beats in both."
 

@@ -61,7 +61,7 @@ def make_case(operator: str, name: str, problem: dict[str, Any], device: str = "
     tokens = problem["batch"] * problem.get("q_len", length)
     if operator == "attention":
         flops = 4 * problem["batch"] * 8 * problem["q_len"] * problem["kv_len"] * 64
-        label = f"{problem['batch']}×8×{length}×64{' causal' * problem['causal']}"
+        label = f"{problem['batch']}×8×{length}×64{' causal' * problem['causal']}{' structured' * problem.get('structured', False)}"
     else:
         flops, label = 4 * tokens * 512 * 2048, f"{problem['batch']}×{length} 512→2048"
     return Case(

@@ -51,7 +51,7 @@ def test_every_chart_is_really_drawn(open_page: Open) -> None:
     page = open_page()
     draw(page)
     counts = page.eval_on_selector_all(".chart", "(charts) => charts.map((chart) => chart.querySelectorAll('.point').length)")
-    assert len(counts) == 30
+    assert len(counts) == 34
     assert min(counts) >= 4
     sizes = page.eval_on_selector_all(".chart", "(charts) => charts.map((chart) => chart.querySelector('.main-svg').clientWidth)")
     assert min(sizes) > 250
@@ -154,7 +154,7 @@ def test_the_legend_takes_a_kernel_out_and_the_shape_can_be_chosen(open_page: Op
     draw(page, "#error .block:first-of-type .chart")
     page.select_option("#error select.shape >> nth=0", index=1)
     chosen = page.eval_on_selector("#error select.shape", "(select) => select.selectedOptions[0].textContent")
-    assert page.inner_text("#error figcaption >> nth=0") == chosen
+    assert page.inner_text("#error .chosen figcaption >> nth=0") == chosen
 
 
 def test_a_cell_leads_to_its_case_even_when_folded(open_page: Open) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerneldyno.bench.journal import Run
-from kerneldyno.reports import figures, frame
+from kerneldyno.reports import figures, frame, trade_figures
 from kerneldyno.reports.figures import QUANTITIES
 
 
@@ -63,7 +63,7 @@ def test_plotly_accepts_every_figure_and_json_every_value(rich: Run, name: str) 
 def test_names_from_files_are_escaped(rich: Run, made: SimpleNamespace) -> None:
     results = frame.results(rich)
     part = results[(results["operator"] == "attention") & (results["seq_len"] == 512)]
-    for drawn in (figures.dots(part, QUANTITIES["latency"]), figures.speed_against_error(part)):
+    for drawn in (figures.dots(part, QUANTITIES["latency"]), trade_figures.speed_against_error(part)):
         for trace in drawn["data"]:
             assert "<script" not in trace["name"]
             assert all("<script" not in text for text in trace.get("text", []))
@@ -79,7 +79,7 @@ def test_approximate_kernels_are_hollow(rows: list[dict[str, Any]]) -> None:
 
 
 def test_speed_against_error_uses_the_distance_of_approximate_kernels(rows: list[dict[str, Any]]) -> None:
-    drawn = figures.speed_against_error([row for row in rows if row["seq_len"] == 2048])
+    drawn = trade_figures.speed_against_error([row for row in rows if row["seq_len"] == 2048])
     go.Figure(drawn)
     errors = {trace["meta"].get("kernel"): trace["y"][0] for trace in drawn["data"][1:]}
     assert errors["attention/int8"] == pytest.approx(1.3e-2)

@@ -1,0 +1,188 @@
+"""The trade of speed against error: which shapes are drawn, what came out in a sentence, and the table that says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import units
+from .figures import error_of
+
+Row = Mapping[str, Any]
+
+DECODE = 16
+"""At most so many queries against a longer cache are a decode step; more are prefill."""
+STRUCTURED = "structured"
+INPUTS = ("random", STRUCTURED)
+"""What inputs may be drawn like, in the order of the page."""
+SMALL_ERROR = 0.1
+"""An approximation within this relative error is called close in the sentence above the figures."""
+READABLE = 1e-3
+"""From here on an error is told in percent."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small figure: the kernels at one shape, on inputs drawn in one way."""
+
+    stage: str
+    """prefill or decode; empty where the operator has no such stages."""
+    shape: str
+    inputs: str
+    """random or structured; empty where all are random."""
+    rows: list[Row]
+
+    @property
+    def title(self) -> str:
+        """What distinguishes it, for a caption."""
+        return " · ".join(word for word in (self.stage, self.shape, f"{self.inputs} inputs" if self.inputs else "") if word)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One kernel at one shape, as a row of the table."""
+
+    kernel: str
+    dtype: str
+    shape: str
+    approximate: bool
+    ran: str
+    """What was seen to run, and of how much."""
+    cells: list[tuple[str, float | None, str | None]]
+    """(text, sort key, case) of speedup and error, once for each way in which inputs were drawn."""
+
+
+def tradable(row: Row) -> bool:
+    """The row has both numbers: a speedup and an error."""
+    return row["status"] == "ok" and bool(row["speedup"]) and error_of(row) is not None
+
+
+def drawn_like(row: Row) -> str:
+    """How the inputs of the row's problem were drawn."""
+    return STRUCTURED if row.get(STRUCTURED) else INPUTS[0]
+
+
+def shape_of(row: Row) -> str:
+    """The label of the problem, whichever way its inputs were drawn."""
+    return " ".join(word for word in str(row["label"]).split() if word != STRUCTURED)
+
+
+def stage_of(row: Row) -> str:
+    """Prefill or decode, for attention."""
+    if row["operator"] != "attention" or row.get("q_len") is None:
+        return ""
+    return "decode" if row["q_len"] <= DECODE and row["q_len"] < (row.get("kv_len") or 0) else "prefill"
+
+
+def kinds_of(rows: Iterable[Row]) -> list[str]:
+    """The ways in which the inputs of these rows were drawn."""
+    found = {drawn_like(row) for row in rows}
+    return [kind for kind in INPUTS if kind in found]
+
+
+def panels(rows: Sequence[Row]) -> list[Panel]:
+    """What is drawn of one operator: of each stage the shape that says most, once for each way in which inputs were drawn.
+
+    Nothing where no approximate kernel has a speedup and an error.
+    """
+    rows = [row for row in rows if tradable(row)]
+    several = len(kinds_of(rows)) > 1
+    made = []
+    for stage in ("prefill", "decode", ""):
+        shapes: dict[tuple[str, str], list[Row]] = {}
+        for row in rows:
+            if stage_of(row) == stage:
+                shapes.setdefault((shape_of(row), row["device"]), []).append(row)
+        own = max(shapes.values(), key=_says, default=[])
+        if not any(row["approximate"] for row in own):
+            continue
+        for kind in kinds_of(own):
+            inside = [row for row in own if drawn_like(row) == kind]
+            made.append(Panel(stage, shape_of(inside[0]), kind if several else "", inside))
+    return made
+
+
+def _says(own: Sequence[Row]) -> tuple[int, int, int]:
+    """How much a shape has to say: first on as many kinds of inputs as any, then many approximations, then large."""
+    return len(kinds_of(own)), len({row["kernel"] for row in own if row["approximate"]}), own[0]["flops"]
+
+
+def takeaway(drawn: Sequence[Panel]) -> str:
+    """A sentence or two for each shape drawn: which approximation is worth it, and which is merely fast."""
+    told = []
+    for shape in dict.fromkeys((panel.stage, panel.shape) for panel in drawn):
+        at = {panel.inputs: panel.rows for panel in drawn if (panel.stage, panel.shape) == shape}
+        told.append(_told(f"{shape[0].capitalize()} at {shape[1]}" if shape[0] else f"At {shape[1]}", at))
+    return " ".join(told)
+
+
+def _told(place: str, at: Mapping[str, Sequence[Row]]) -> str:
+    kind = STRUCTURED if STRUCTURED in at else next(iter(at))
+    loose = sorted((row for row in at[kind] if row["approximate"]), key=lambda row: -row["speedup"])
+    if not loose:
+        return f"{place}: no approximation was measured on {kind} inputs."
+    base = _short(loose[0]["baseline"])
+    close = [row for row in loose if (error_of(row) or 0) <= SMALL_ERROR]
+    faster = [row for row in close if row["speedup"] > 1]
+    where = f" on {kind} inputs" if kind else ""
+    first = (faster or close or [min(loose, key=lambda row: error_of(row) or 0)])[0]
+    within = f"within {percent(SMALL_ERROR)} error{where}"
+    if faster:
+        said = f"{place}: {within}, {_short(first['kernel'])} is the fastest"
+    elif close:
+        said = f"{place}: {within}, nothing is faster than {base}; {_short(first['kernel'])} comes next"
+    else:
+        said = f"{place}: nothing stays {within}; {_short(first['kernel'])} is the closest"
+    said += f", {_speed(first, base)} at {_errors(first, at, kind)}"
+    if loose[0]["kernel"] != first["kernel"] and loose[0]["speedup"] > 1:
+        said += f"; {_short(loose[0]['kernel'])} is the fastest of all, {_speed(loose[0], base)} at {_errors(loose[0], at, kind)}"
+    return said + "."
+
+
+def _errors(row: Row, at: Mapping[str, Sequence[Row]], kind: str) -> str:
+    """The error of a kernel on each kind of inputs: "6 % error (31 % on random inputs)"."""
+    own = f"{percent(error_of(row))} error"
+    others = [
+        f"{percent(error_of(other))} on {inputs} inputs"
+        for inputs, rows in at.items()
+        for other in rows
+        if inputs != kind and other["kernel"] == row["kernel"]
+    ]
+    return f"{own} ({', '.join(others)})" if others else own
+
+
+def _speed(row: Row, base: str) -> str:
+    return f"{units.times(row['speedup'])} the speed of {base}"
+
+
+def lines(rows: Sequence[Row]) -> tuple[list[str], list[Line]]:
+    """The kinds of inputs, and the table's rows: every kernel at every shape of one operator, the fastest of a shape first."""
+    rows = [row for row in rows if tradable(row)]
+    kinds = kinds_of(rows)
+    grouped: dict[tuple[str, str, str], dict[str, Row]] = {}
+    for row in sorted(rows, key=lambda row: (("prefill", "decode", "").index(stage_of(row)), -row["flops"], shape_of(row))):
+        grouped.setdefault((row["device"], shape_of(row), row["kernel"]), {})[drawn_like(row)] = row
+    shapes = list(dict.fromkeys((device, shape) for device, shape, _ in grouped))
+    made = []
+    for (device, shape, kernel), own in grouped.items():
+        some = next(iter(own.values()))
+        cells: list[tuple[str, float | None, str | None]] = []
+        for kind in kinds:
+            one = own.get(kind)
+            cells.append((units.times(one["speedup"]), one["speedup"], one["case"]) if one else ("–", None, None))
+            cells.append((percent(error_of(one)), error_of(one), None) if one else ("–", None, None))
+        line = Line(kernel, some["dtype"], shape, bool(some["approximate"]), some["identity"] or "", cells)
+        made.append(((shapes.index((device, shape)), -max(row["speedup"] for row in own.values())), line))
+    return kinds, [line for _, line in sorted(made, key=lambda item: item[0])]
+
+
+def percent(error: float | None) -> str:
+    """An error for people: in percent where it is large enough, with an exponent where it is rounding."""
+    if error is None:
+        return ""
+    return units.quantity(error, "share", 2) if error >= READABLE or error == 0 else f"{error:.0e}"
+
+
+def _short(kernel: str) -> str:
+    return kernel.partition("/")[2]
