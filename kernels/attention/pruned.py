@@ -17,7 +17,11 @@ from .problem import Attention, AttentionInputs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Heads = torch.Tensor | slice
+
 HALF = 0.5
+FEW_QUERIES = 16
+"""Up to so many queries, copying keys and values together costs as much as attending to them."""
 
 
 def kept_heads(problem: Attention, setup: Setup, share: float = HALF) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,6 +62,17 @@ def flops_left(share: float) -> Callable[[Attention], int]:
     return left
 
 
+def stretches(kv_heads: list[int], group: int) -> list[tuple[slice, slice]]:
+    """(query heads, key-value heads) of each run of neighbours among these key-value heads: views, where indices would copy."""
+    found: list[list[int]] = []
+    for head in kv_heads:
+        if found and found[-1][1] == head:
+            found[-1][1] = head + 1
+        else:
+            found.append([head, head + 1])
+    return [(slice(first * group, end * group), slice(first, end)) for first, end in found]
+
+
 def heads_left(share: float) -> Callable[[Attention], str]:
     """How many heads stay, in words."""
     return lambda problem: f"{some_of(problem.kv_heads, share) * problem.group} of {problem.heads} heads"
@@ -68,20 +83,23 @@ def keeping(name: str, words: str, share: float) -> Kernel:
 
     def build(problem: Attention, setup: Setup) -> Run:
         heads, kv_heads = kept_heads(problem, setup, share)
+        parts = stretches(kv_heads.tolist(), problem.group) if problem.q_len <= FEW_QUERIES else [(heads, kv_heads)]
         arguments = sdpa_arguments(problem, setup.device)
 
         def run(inputs: AttentionInputs) -> torch.Tensor:
-            given = arguments(_of_heads(inputs, heads))
-            q, k, v = inputs.q[:, heads], inputs.k[:, kv_heads], inputs.v[:, kv_heads]
             output = inputs.q.new_zeros(inputs.q.shape)
-            output[:, heads] = F.scaled_dot_product_attention(q, k, v, **given)
+            for own, shared in parts:
+                given = arguments(_of_heads(inputs, own))
+                q, k, v = inputs.q[:, own], inputs.k[:, shared], inputs.v[:, shared]
+                output[:, own] = F.scaled_dot_product_attention(q, k, v, **given)
             return output
 
         return run
 
     build.__doc__ = f"""{words} of the heads, those whose values have the larger norm, through SDPA; 0 for the others.
 
-    Which heads stay is decided once, on the calibration inputs. Gathering them and writing zeros is timed.
+    Which heads stay is decided once, on the calibration inputs. Gathering them (of a few queries neighbours are attended where they
+    lie, a call for each stretch) and writing zeros is timed.
     """
     return kernel(
         Attention,
@@ -99,7 +117,7 @@ pruned_75 = keeping("pruned_75", "Three quarters", 0.75)
 pruned_25 = keeping("pruned_25", "A quarter", 0.25)
 
 
-def _of_heads(inputs: AttentionInputs, heads: torch.Tensor) -> AttentionInputs:
+def _of_heads(inputs: AttentionInputs, heads: Heads) -> AttentionInputs:
     """The inputs with bias and mask, where they differ between heads, for these heads only."""
     per_head = {
         name: tensor[:, heads] for name in ("bias", "mask") if (tensor := getattr(inputs, name)) is not None and tensor.shape[1] > 1

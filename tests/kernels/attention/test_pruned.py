@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from kerneldyno.kernels.attention.problem import Attention
-from kerneldyno.kernels.attention.pruned import kept_heads, pruned, pruned_25, pruned_75
+from kerneldyno.kernels.attention.pruned import kept_heads, pruned, pruned_25, pruned_75, stretches
 from kerneldyno.kernels.registry import Device, Kernel, Setup
 
 
 @pytest.mark.parametrize("kernel", [pruned_75, pruned_25], ids=lambda kernel: kernel.name)
-@pytest.mark.parametrize("fields", [{}, {"heads": 8, "kv_heads": 4, "bias": "additive"}, {"heads": 4, "kv_heads": 2, "padding": True}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"kv_heads": 4, "bias": "additive"}, {"heads": 4, "kv_heads": 2, "padding": True}, {"q_len": 3, "bias": "additive"}]
+)
 def test_claim_holds_at_other_shares(kernel: Kernel, fields: dict[str, Any], judge: Callable[..., torch.Tensor]) -> None:
     judge(kernel, Attention(batch=2, **{"heads": 8, "q_len": 70, "head_dim": 32, **fields}))
 
@@ -94,3 +96,33 @@ def test_half_of_the_work_is_gone(build: Callable[..., Any], monkeypatch: pytest
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
     run(problem.inputs(0))
     assert shapes == [(1, 4, 64, 64), (1, 2, 64, 64), (1, 2, 64, 64)]
+
+
+@pytest.mark.parametrize(
+    ("kept", "group", "found"),
+    [
+        ([0, 1, 2], 1, [(0, 3, 0, 3)]),
+        ([1, 3, 4, 7], 2, [(2, 4, 1, 2), (6, 10, 3, 5), (14, 16, 7, 8)]),
+        ([5], 4, [(20, 24, 5, 6)]),
+    ],
+)
+def test_stretches_are_runs_of_neighbours(kept: list[int], group: int, found: list[tuple[int, int, int, int]]) -> None:
+    assert [(q.start, q.stop, kv.start, kv.stop) for q, kv in stretches(kept, group)] == found
+
+
+def test_a_decode_step_copies_no_cache(build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Attention(heads=8, kv_heads=8, q_len=1, kv_len=64)
+    run, _ = build(pruned, problem)
+    attend: Callable[..., torch.Tensor] = torch.nn.functional.scaled_dot_product_attention
+    inputs = problem.inputs(0)
+    seen: list[int] = []
+
+    def watched(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
+        assert k.untyped_storage().data_ptr() == inputs.k.untyped_storage().data_ptr()
+        assert v.untyped_storage().data_ptr() == inputs.v.untyped_storage().data_ptr()
+        seen.append(k.shape[1])
+        return attend(q, k, v, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    run(inputs)
+    assert sum(seen) == 4
