@@ -68,19 +68,21 @@ def configurations(capability: tuple[int, int]) -> Iterator[Configuration]:
             yield configuration(head_dim, name, asked, DECODE[head_dim], representative=(head_dim, name) in REPRESENTATIVE)
 
 
-def configuration(head_dim: int, variant: str, asked: Asked, cut: Tile, *, representative: bool = False) -> Configuration:
-    """The kernel in bfloat16, for groups of 4 heads."""
+def configuration(
+    head_dim: int, variant: str, asked: Asked, cut: Tile, *, dtype: str = "bfloat16", representative: bool = False
+) -> Configuration:
+    """The kernel for groups of 4 heads."""
     fixed = constants(asked, group=1 if asked.tokens else 4, head_dim=head_dim, cut=cut)
     fixed |= {} if asked.lengths else {"p_lengths": None}
     fixed |= {} if asked.partial else {"p_part": None, "p_lses": None}
     types = {"p_lengths": "*i32", "p_part": "*fp32", "p_lses": "*fp32"}
     for x, rows in (("q", 64), ("k", cut.bs), ("v", cut.bs), ("o", 64)):
-        types[f"t_{x}"] = f"tensordesc<{TRITON_TYPES['bfloat16']}[1, 1, {rows}, {head_dim}]>"
-    found = signature(ARGUMENTS, fixed, "bfloat16", "scale", types)
+        types[f"t_{x}"] = f"tensordesc<{TRITON_TYPES[dtype]}[1, 1, {rows}, {head_dim}]>"
+    found = signature(ARGUMENTS, fixed, dtype, "scale", types)
     return Configuration(
         function=FUNCTION,
         capability=CAPABILITY,
-        dtype="bfloat16",
+        dtype=dtype,
         size=f"head_dim {head_dim}",
         variant=variant,
         tile=str(cut),

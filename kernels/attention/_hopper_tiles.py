@@ -37,7 +37,8 @@ class Tile:
             raise ValueError("in_turn is impossible with a single group: there is nobody to take turns with")
 
     def __str__(self) -> str:
-        return f"{64 * self.groups}×{self.bs} s{self.stages}{' in turn' if self.in_turn else ''}"
+        alone = ", 1 resident" if self.groups == self.resident == 1 else ""
+        return f"{self.rows}×{self.bs} s{self.stages}{' in turn' if self.in_turn else ''}{alone}"
 
     @property
     def rows(self) -> int:

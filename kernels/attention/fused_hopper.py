@@ -10,15 +10,14 @@ from .._cards import Card
 from .._code import Configuration
 from .._identity import triton_kernels
 from ..registry import ITEM_BYTES, Device, Run, Setup, Trace, kernel
-from . import _hopper_code, _hopper_tiles
+from . import _hopper_code, _hopper_tiles, _hopper_tuning
 from ._pairs import keys_read
 from .problem import Attention, AttentionInputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FEW_QUERIES = 16
-"""Query tokens up to which the heads of a group are packed into one tile and the keys are split among programs."""
+    from .._tuning import Task
 
 
 def refuses(problem: Attention, device: Device) -> str | None:
@@ -30,22 +29,21 @@ def refuses(problem: Attention, device: Device) -> str | None:
     return None
 
 
-def cut_for(problem: Attention, card: Card) -> _hopper_tiles.Tile:
-    """The tile that a problem is cut into on a card."""
-    if problem.q_len <= FEW_QUERIES:
-        return _hopper_tiles.DECODE[problem.head_dim]
-    return _hopper_tiles.tile(problem.head_dim, problem.q_len, problem.batch * problem.heads, card.multiprocessors)
-
-
 def ran(problem: Attention, setup: Setup, trace: Trace) -> str:
-    """The judge of its identity; says which tile it was built with."""
+    """The judge of its identity; says which tile it was built with and who chose it."""
     found = triton_kernels("hopper_kernel", alone=True)(problem, setup, trace)
-    return f"{found} {cut_for(problem, Card.of(setup.device))}" if trace.device_watched else found
+    return f"{found} {_hopper_tuning.chosen(problem, Card.of(setup.device))}" if trace.device_watched else found
 
 
 def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
     """Every form in which its kernel may be launched on a card."""
     yield from _hopper_code.configurations(capability)
+
+
+def tuning(problem: Attention, card: Card) -> Iterator[Task]:
+    """The tile is all there is to choose."""
+    if card.capability == _hopper_code.CAPABILITY:
+        yield _hopper_tuning.task(problem, card)
 
 
 @kernel(
@@ -58,6 +56,7 @@ def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
     refuses=refuses,
     identified=ran,
     device_code=device_code,
+    tuning=tuning,
 )
 def fused_hopper(problem: Attention, setup: Setup) -> Run:
     """Gluon, for Hopper: one warp loads by TMA, one or two warp groups multiply; softmax and products of different blocks side by side.
@@ -81,7 +80,7 @@ def launched(problem: Attention, card: Card) -> Run:
     from ._hopper_launch import attend
     from ._prefill_tiles import heads_together
 
-    cut, packed = cut_for(problem, card), problem.q_len <= FEW_QUERIES
+    cut, packed = _hopper_tuning.chosen(problem, card).value, _hopper_tuning.packed(problem)
     options: dict[str, Any] = {
         "scale": problem.scale,
         "causal": problem.triangular,

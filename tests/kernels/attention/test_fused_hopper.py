@@ -17,7 +17,7 @@ from kerneldyno.kernels._cards import H100, Card
 from kerneldyno.kernels._code import Configuration
 from kerneldyno.kernels.attention import fused_hopper
 from kerneldyno.kernels.attention._hopper_code import CAPABILITY, VARIANTS, configuration, configurations
-from kerneldyno.kernels.attention._hopper_tiles import PREFILL, Tile, splits, tile
+from kerneldyno.kernels.attention._hopper_tiles import DECODE, PREFILL, Tile, splits, tile
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Device
 
@@ -141,8 +141,37 @@ def test_large_tiles_only_where_they_keep_the_card_busy(head_dim: int, queries: 
     assert (found.groups == 2) == (heads * -(-queries // 128) >= multiprocessors)
 
 
+@pytest.mark.parametrize(
+    ("fields", "traits"),
+    [
+        ({"q_len": 4096, "heads": 32, "head_dim": 128}, ""),
+        ({"q_len": 100, "heads": 4, "head_dim": 256, "causal": True}, "few tiles"),
+        ({"q_len": 4, "kv_len": 5000, "heads": 32, "kv_heads": 8, "causal": True}, "decode"),
+    ],
+)
+def test_candidates_hold_the_default_and_compile_as_forms_say(fields: dict[str, Any], traits: str) -> None:
+    problem = Attention(**fields, dtype="bfloat16")
+    (task,) = fused_hopper.tuning(problem, H100)
+    assert task.key.traits == traits
+    assert task.default not in task.candidates
+    assert task.why_not(task.default) is None
+    left = [cut for cut in task.candidates if task.why_not(cut) is None]
+    assert 3 <= len(left) < len(task.candidates)
+    for form in task.forms(left[0]):
+        assert form.constants["CAUSAL"] == problem.triangular
+        assert (form.constants["TOKENS"] > 0) == (traits == "decode")
+    assert list(fused_hopper.tuning(problem, Card((8, 0), 108, 40 << 20))) == []
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+def test_what_arithmetic_leaves_compiles_without_spills(head_dim: int, sound: Sound) -> None:
+    (task,) = fused_hopper.tuning(Attention(q_len=4096, heads=32, head_dim=head_dim, causal=True, dtype="bfloat16"), H100)
+    sound(form for cut in task.candidates if task.why_not(cut) is None for form in task.forms(cut))
+
+
 def test_splits_keep_all_multiprocessors_busy() -> None:
-    cut = fused_hopper.cut_for(Attention(heads=32, kv_heads=8, q_len=1, kv_len=32768, head_dim=128, dtype="bfloat16"), H100)
+    cut = DECODE[128]
     assert splits(cut, 1, 8, 4, 32768, 132) >= 16
     assert splits(cut, 64, 8, 4, 32768, 132) == 1
 
