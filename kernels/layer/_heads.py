@@ -40,6 +40,7 @@ def contributions(problem: Layer, weights: LayerWeights, inputs: LayerInputs) ->
     activations are weighed in, from a forward pass alone. Michel et al. (arXiv 1905.10650) prune heads by the gradient of a loss,
     which a layer by itself has none of.
     """
+    problem = problem.at(None)  # whichever rows are asked for, all tokens count
     attended: list[torch.Tensor] = []
 
     def attend(given: AttentionInputs) -> torch.Tensor:

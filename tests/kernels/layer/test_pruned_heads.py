@@ -111,6 +111,14 @@ def test_claims_hold(mask: str, verified) -> None:
         assert found.distance.relative_rms > 0.01
 
 
+def test_claims_of_some_rows_are_those_rows_of_the_claim() -> None:
+    setup, inputs, rows = setup_of(PROBLEM.weights(0)), PROBLEM.inputs(1), torch.tensor([0, 5, 11])
+    for kernel in KERNELS:
+        assert kernel.claim is not None
+        whole, part = kernel.claim(PROBLEM, setup, inputs), kernel.claim(PROBLEM.at(rows), setup, inputs)
+        torch.testing.assert_close(part, whole[:, rows], rtol=0, atol=1e-12)
+
+
 def test_the_network_stays_whole_and_heads_cost_what_they_did() -> None:
     weights = PROBLEM.weights(0)
     for kernel, heads in zip(KERNELS, (6, 4, 2, 4), strict=True):
