@@ -11,7 +11,7 @@ COLUMNS: dict[str, str] = {
     "reason": "why there is no number; empty when ok",
     "identity": "what was seen to run under that name: SDPA's backend, ONNX Runtime's nodes, integer products, compiled regions; "
     "or that it could not be seen, and why; empty where the name claims nothing",
-    "approximate": "true when the kernel computes something else on purpose (int8, pruned); ranked apart from exact kernels",
+    "approximate": "true when the kernel computes something else on purpose (int8, sparse, pruned); ranked apart from exact kernels",
     "label": "the problem in a few characters",
     "batch": "independent sequences in one call",
     "seq_len": "length of the sequence axis; for a decode step the length of its cache",
