@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kerneldyno.kernels.registry import Kernel, Problem, Run, Setup
 
 ATTENTION = in_dtypes(Attention(batch=2, heads=4, q_len=200, head_dim=64), "float32", "bfloat16")
+CACHE = in_dtypes(Attention(batch=2, heads=4, kv_heads=2, q_len=2, kv_len=300, head_dim=64), "float32")
 NETWORK = in_dtypes(FeedForward(batch=1, seq_len=150, dim=96, hidden_dim=208), "float32", "bfloat16")
 LAYER = in_dtypes(Layer(batch=1, seq_len=150, dim=96, heads=4, hidden_dim=208), "float32")
 MANY = in_dtypes(Layer(batch=1, seq_len=150, dim=96, heads=12, hidden_dim=208), "float32")
@@ -78,9 +79,19 @@ def in_integers(levels: int, dims: int | tuple[int, ...], *, centre: bool = True
     return attention_steps.Steps(inputs=rounded).build
 
 
+def in_a_cache(levels: int, k_dims: int | tuple[int, ...], *, centre: bool = True) -> Callable[[Any, Setup], Run]:
+    """A decode step over keys and values in 8 bit of another recipe than the shipped one's."""
+
+    def rounded(_: Attention, inputs: AttentionInputs) -> AttentionInputs:
+        k = inputs.k - inputs.k.mean(2, keepdim=True) if centre else inputs.k
+        return inputs.replace(k=whole_numbers(k, levels, k_dims), v=whole_numbers(inputs.v, levels, 2))
+
+    return attention_steps.Steps(inputs=rounded).build
+
+
 def _attention() -> list[Plant]:
     exact = attention_steps.Steps().build
-    int8, pruned = "attention/int8", "attention/pruned"
+    int8, cache, pruned = "attention/int8", "attention/int8_cache", "attention/pruned"
     single, half = ATTENTION[:1], ATTENTION[1:]  # what 8-bit queries and keys change is less than bfloat16 itself rounds
     return [
         posing_as(int8, "int8 that computes exactly in secret", exact, single, half),
@@ -88,6 +99,10 @@ def _attention() -> list[Plant]:
         posing_as(int8, "int8 that uses 6 bits", in_integers(31, -1), ATTENTION),
         posing_as(int8, "int8 whose keys are not centred", in_integers(127, -1, centre=False), single, half),
         posing_as(int8, "int8 off by a factor 1.02", changed(int8, lambda o: o * 1.02), ATTENTION),
+        posing_as(cache, "8-bit cache that holds everything exactly in secret", exact, CACHE),
+        posing_as(cache, "8-bit cache with one scale for all keys", in_a_cache(127, (0, 1, 2, 3)), CACHE),
+        posing_as(cache, "8-bit cache whose keys are not centred", in_a_cache(127, -1, centre=False), CACHE),
+        posing_as(cache, "8-bit cache of 7 bits", in_a_cache(63, -1), CACHE),
         posing_as(pruned, "pruned that computes exactly in secret", exact, ATTENTION),
         posing_as(pruned, "pruned with other heads", changed(pruned, lambda o: o.roll(1, 1)), ATTENTION),
         posing_as(pruned, "pruned to nothing", changed(pruned, lambda o: 0 * o), ATTENTION),
@@ -140,7 +155,12 @@ def _secret() -> list[Plant]:
 
 def plants() -> list[Plant]:
     """All of them, and the shipped kernels themselves."""
-    shipped = [("attention/int8", ATTENTION), ("attention/pruned", ATTENTION), ("feedforward/int8", NETWORK)]
+    shipped = [
+        ("attention/int8", ATTENTION),
+        ("attention/int8_cache", CACHE),
+        ("attention/pruned", ATTENTION),
+        ("feedforward/int8", NETWORK),
+    ]
     shipped += [("feedforward/pruned", NETWORK), ("layer/int8", LAYER), ("layer/pruned", LAYER)]
     shipped += [("attention/pruned_25", ATTENTION), ("layer/pruned_heads_50_activations", LAYER)]
     return [*(right(name, problems) for name, problems in shipped), *_attention(), *_networks(), *_secret()]

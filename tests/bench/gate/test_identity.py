@@ -95,6 +95,7 @@ def identified(kernel: Kernel, problem: Problem) -> str | None:
     before = identity.graph_breaks()
     setup = Setup(torch.device("cpu"), problem.weights(3), problem.inputs(2))
     run, inputs = kernel.build(problem, setup), problem.inputs(1)
+    inputs = kernel.prepare(problem, setup, inputs) if kernel.prepare else inputs
     run(inputs)
     return identity.identify(kernel, problem, setup, run, inputs, breaks_before=before)
 
