@@ -191,15 +191,19 @@ def accuracy(results: Sequence[Row]) -> str:
     said = []
     if exact:
         said.append(
-            "Exact kernels stay within a relative error of " + units.listed(f"{error:.1e} ({dtype})" for dtype, error in exact.items())
+            "Exact kernels stay within a relative error of "
+            + units.listed(f"{units.error(error)} ({dtype})" for dtype, error in exact.items())
         )
     if 0 < len(loose) <= FEW:
-        said.append("of the approximate ones " + units.listed(f"{name} is off by up to {error:.1e}" for name, error in loose.items()))
+        said.append(
+            "of the approximate ones " + units.listed(f"{name} is off by up to {units.error(error)}" for name, error in loose.items())
+        )
     elif loose:
         (least, low), *_, (most, high) = sorted(loose.items(), key=lambda item: item[1])
-        said.append(f"the {len(loose)} approximate ones are off by up to {low:.1e} ({least}) to {high:.1e} ({most})")
+        said.append(f"the {len(loose)} approximate ones are off by up to {units.error(low)} ({least}) to {units.error(high)} ({most})")
     sentence = "; ".join(said) or "no kernel has a measured error"
-    return f"{sentence[0].upper()}{sentence[1:]}. The dotted line joins what no kernel beats in both."
+    zeros = " Above 100 %, an answer of zeros would be closer." * any(error > 1 for error in loose.values())
+    return f"{sentence[0].upper()}{sentence[1:]}.{zeros} The dotted line joins what no kernel beats in both."
 
 
 def energy(results: Sequence[Row]) -> str:

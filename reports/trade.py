@@ -18,8 +18,6 @@ INPUTS = ("random", STRUCTURED)
 """What inputs may be drawn like, in the order of the page."""
 SMALL_ERROR = 0.1
 """An approximation within this relative error is called close in the sentence above the figures."""
-READABLE = 1e-3
-"""From here on an error is told in percent."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def _told(place: str, at: Mapping[str, Sequence[Row]]) -> str:
     faster = [row for row in close if row["speedup"] > 1]
     where = f" on {kind} inputs" if kind else ""
     first = (faster or close or [min(loose, key=lambda row: error_of(row) or 0)])[0]
-    within = f"within {percent(SMALL_ERROR)} error{where}"
+    within = f"within {units.error(SMALL_ERROR)} error{where}"
     if faster:
         said = f"{place}: {within}, {_short(first['kernel'])} is the fastest"
     elif close:
@@ -142,9 +140,9 @@ def _told(place: str, at: Mapping[str, Sequence[Row]]) -> str:
 
 def _errors(row: Row, at: Mapping[str, Sequence[Row]], kind: str) -> str:
     """The error of a kernel on each kind of inputs: "6 % error (31 % on random inputs)"."""
-    own = f"{percent(error_of(row))} error"
+    own = f"{units.error(error_of(row))} error"
     others = [
-        f"{percent(error_of(other))} on {inputs} inputs"
+        f"{units.error(error_of(other))} on {inputs} inputs"
         for inputs, rows in at.items()
         for other in rows
         if inputs != kind and other["kernel"] == row["kernel"]
@@ -171,17 +169,10 @@ def lines(rows: Sequence[Row]) -> tuple[list[str], list[Line]]:
         for kind in kinds:
             one = own.get(kind)
             cells.append((units.times(one["speedup"]), one["speedup"], one["case"]) if one else ("–", None, None))
-            cells.append((percent(error_of(one)), error_of(one), None) if one else ("–", None, None))
+            cells.append((units.error(error_of(one)), error_of(one), None) if one else ("–", None, None))
         line = Line(kernel, some["dtype"], shape, bool(some["approximate"]), some["identity"] or "", cells)
         made.append(((shapes.index((device, shape)), -max(row["speedup"] for row in own.values())), line))
     return kinds, [line for _, line in sorted(made, key=lambda item: item[0])]
-
-
-def percent(error: float | None) -> str:
-    """An error for people: in percent where it is large enough, with an exponent where it is rounding."""
-    if error is None:
-        return ""
-    return units.quantity(error, "share", 2) if error >= READABLE or error == 0 else f"{error:.0e}"
 
 
 def _short(kernel: str) -> str:

@@ -19,6 +19,9 @@ SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "share": ((0.01, "%"),),
 }
 
+READABLE = 1e-3
+"""From here on a relative error is told in percent."""
+
 
 def digits(value: float, significant: int = 3) -> str:
     """A number with so many significant digits and no exponent between 0.001 and 10 000; integers above that."""
@@ -54,6 +57,13 @@ def times(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.0f}×" if value >= 100 else f"{value:.1f}×" if value >= 10 else f"{value:.2f}×"
+
+
+def error(value: float | None) -> str:
+    """A relative error: in percent where it is large enough to be read so, with an exponent where it is rounding."""
+    if value is None:
+        return ""
+    return quantity(value, "share", 2) if value >= READABLE or value == 0 else f"{value:.0e}"
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:

@@ -57,6 +57,16 @@ def test_nothing_measured_is_said_plainly(made: SimpleNamespace, tmp_path: Path)
     assert summary.accuracy(results).startswith("No kernel has a measured error.")
 
 
+def test_errors_are_told_kernel_by_kernel_or_as_a_range(rows: list[dict[str, Any]]) -> None:
+    few = summary.accuracy(rows)
+    assert "of the approximate ones int8 is off by up to 1.3 % and pruned is off by up to 70 %." in few
+    loose = [row for row in rows if row["kernel"] == "attention/pruned" and row["status"] == "ok"][:1]
+    more = [row | {"kernel": f"attention/sparse_{number}", "distance_rms": number / 4} for row in loose for number in range(1, 6)]
+    assert "the 7 approximate ones are off by up to 1.3 % (int8) to 125 % (sparse_5). Above 100 %, an answer of zeros" in summary.accuracy(
+        [*rows, *more]
+    )
+
+
 def test_an_interrupted_run_says_how_far_it_came(made: SimpleNamespace, tmp_path: Path) -> None:
     cases = [made.case("attention", name, made.attention[0]) for name in ("sdpa", "eager", "compiled")]
     run = read(made.run(tmp_path / "run", cases, [made.measured(cases[0], 1.0, 1)], ended="interrupted"))

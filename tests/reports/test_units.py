@@ -39,3 +39,10 @@ def test_words() -> None:
     assert (units.count(1, "shape"), units.count(2, "shape")) == ("1 shape", "2 shapes")
     assert units.count(2, "process", "processes") == "2 processes"
     assert [units.listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, ""), (0.0, "0 %"), (3.2e-7, "3e-07"), (0.0012, "0.12 %"), (0.06, "6.0 %"), (0.314, "31 %"), (1.62, "162 %")]
+)
+def test_errors(value: float | None, text: str) -> None:
+    assert units.error(value) == text
