@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +50,22 @@ def test_the_default_sweep_is_as_large_as_promised(kernels, types, kind):
     assert {group.operator for group in made.groups} == {"attention", "feedforward", "layer"}
     flex = [case for group in made.groups for case in group.cases if case.kernel == "attention/flex"]
     assert len(flex) <= 2
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_kernels_at_several_shares_are_measured_once_and_everywhere_in_their_own_preset(kernels, types, kind):
+    device = CPU if kind == "cpu" else GPU
+    many = {name for name in kernels if any(fnmatch.fnmatchcase(name, glob) for glob in presets.APPROXIMATIONS)}
+    assert {"attention/pruned_25", "layer/pruned_heads_50_activations"} <= many
+    for name, most in (("smoke", 0), ("default", 1), ("compare", 1), ("approximations", 99)):
+        preset = presets.preset(name, kind)
+        made = make(kernels, types, preset.problems, device, at_most=preset.at_most)
+        planned = [case.kernel for group in made.groups for case in group.cases if case.kernel in many]
+        assert max((planned.count(kernel) for kernel in many), default=0) <= most
+        if name == "approximations":
+            assert {"attention/pruned_25", "layer/pruned_heads_50_activations"} <= set(planned)
+            inputs = {(case.problem.get("structured", False), case.problem["q_len"] > 1) for case in made.cases if "q_len" in case.problem}
+            assert len(inputs) == 4  # prefill and decode, random and structured
 
 
 def test_smoke_leaves_flex_out_and_says_why(kernels, types):
