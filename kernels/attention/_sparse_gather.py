@@ -62,7 +62,8 @@ def _whole_blocks(x: torch.Tensor) -> torch.Tensor:
 def means(x: torch.Tensor, size: int) -> torch.Tensor:
     """float32 [batch, heads, blocks, head_dim]: of each block of so many tokens, the last one being what is left."""
     whole = x.shape[2] // size * size
-    found = [x[:, :, :whole].unflatten(2, (-1, size)).mean(3, dtype=torch.float32)] if whole else []
+    blocks = (*x.shape[:2], -1, size, x.shape[3])
+    found = [x[:, :, :whole].reshape(blocks).mean(3, dtype=torch.float32)] if whole else []
     found += [x[:, :, whole:].mean(2, keepdim=True, dtype=torch.float32)] if whole < x.shape[2] else []
     return torch.cat(found, 2)
 
@@ -135,6 +136,6 @@ def chosen(estimates: torch.Tensor, span: Span, choice: Choice) -> Iterator[tupl
     order = first.sort(descending=True, stable=True).indices
     mass = estimates.softmax(-1).gather(1, order)
     counts = (mass.cumsum(-1) - mass < choice.mass).sum(-1).clamp(min=span.must)
-    for count in counts.unique().tolist():
+    for count in sorted(set(counts.tolist())):
         which = (counts == count).nonzero()[:, 0]
         yield which, order[which, :count].sort().values

@@ -11,6 +11,7 @@ from .._identity import triton_kernels
 from ..registry import ITEM_BYTES, Device, Gradients, Run, Setup, Trace, kernel
 from . import _backward_code, _backward_tuning, _decode_code, _decode_tuning, _prefill_code, _prefill_tuning, _tuned_code
 from ._pairs import keys_read
+from ._precision import precision
 from .problem import EVERYTHING, Attention, AttentionInputs
 
 if TYPE_CHECKING:
@@ -43,11 +44,6 @@ def packed(problem: Attention) -> bool:
 def device_kernel(problem: Attention) -> str:
     """The Triton kernel that computes its output."""
     return "split_kernel" if packed(problem) else "prefill_kernel"
-
-
-def precision() -> str:
-    """How float32 numbers are multiplied: exactly, unless torch is allowed to take TF32."""
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 def ran(problem: Attention, setup: Setup, trace: Trace) -> str:

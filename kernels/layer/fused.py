@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .._cards import Card
 from .._identity import triton_kernels
 from ..attention import fused as attention
+from ..attention._precision import precision
 from ..feedforward import fused as feedforward
 from ..registry import Setup, Trace, kernel
 from ._compose import composed, part, refusal_of
@@ -22,7 +23,7 @@ def ran(problem: Layer, setup: Setup, trace: Trace) -> str:
     if not trace.device_watched:
         return found
     card = Card.of(setup.device)
-    attended = attention.form(problem.attention, card, precision=attention.precision())
+    attended = attention.form(problem.attention, card, precision=precision())
     return f"{found}: attention {attended}, linear {feedforward.form(problem.feedforward, card)}"
 
 

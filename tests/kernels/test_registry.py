@@ -51,7 +51,7 @@ class TestLoading:
     def test_finds_what_is_shipped(self):
         families = {operator: {k.family for k in SHIPPED.values() if k.operator == operator} for operator in registry.OPERATORS}
         everywhere = {"eager", "compiled", "fused", "onnxrt", "int8", "pruned", "sdpa"}
-        assert families["attention"] == everywhere | {"flex", "flash_attn2", "flash_attn3", "cudnn", "jax"}
+        assert families["attention"] == everywhere | {"block_sparse", "sinks", "flex", "flash_attn2", "flash_attn3", "cudnn", "jax"}
         assert families["feedforward"] == everywhere - {"sdpa"}
         assert families["layer"] == everywhere | {"torch"}
 
