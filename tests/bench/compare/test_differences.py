@@ -46,8 +46,8 @@ PRUNED_LAYERS = {name for name in ALL if name.startswith("layer/pruned")}
     ("file", "kernels"),
     [
         ("attention/eager.py", {"attention/eager", "layer/eager"}),
-        ("attention/_prefill_triton.py", {"attention/fused", "attention/fused_hopper", "attention/int8", "attention/int8_cache", "layer/fused"}
-         | SPARSE),
+        ("attention/_prefill_triton.py", SPARSE | {"attention/fused", "attention/fused_hopper", "attention/int8", "attention/int8_cache",
+                                          "layer/fused"}),
         ("attention/sdpa.py", {name for name in ALL if name.startswith("attention/sdpa")}
          | {"layer/sdpa", "layer/compiled", "layer/int8"} | PRUNED_LAYERS),
         ("_pruning.py", {"feedforward/pruned"} | PRUNED_LAYERS | {name for name in ALL if name.startswith("attention/pruned")}),
