@@ -44,8 +44,8 @@ class Block:
     """Charts of which the reader picks one at a time."""
     kinds: list[str] = field(default_factory=list)
     """How the inputs of `lines` were drawn."""
-    lines: list[trade.Line] = field(default_factory=list)
-    """A table of speedups and errors."""
+    lines: list[tuple[str, list[trade.Line]]] = field(default_factory=list)
+    """A table of speedups and errors, shape by shape."""
 
 
 @dataclass

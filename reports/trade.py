@@ -43,12 +43,11 @@ class Line:
 
     kernel: str
     dtype: str
-    shape: str
     approximate: bool
     ran: str
     """What was seen to run, and of how much."""
-    cells: list[tuple[str, float | None, str | None]]
-    """(text, sort key, case) of speedup and error, once for each way in which inputs were drawn."""
+    cells: list[tuple[str, str | None]]
+    """(text, case that it leads to) of speedup and error, once for each way in which inputs were drawn."""
 
 
 def tradable(row: Row) -> bool:
@@ -154,25 +153,30 @@ def _speed(row: Row, base: str) -> str:
     return f"{units.times(row['speedup'])} the speed of {base}"
 
 
-def lines(rows: Sequence[Row]) -> tuple[list[str], list[Line]]:
-    """The kinds of inputs, and the table's rows: every kernel at every shape of one operator, the fastest of a shape first."""
+def lines(rows: Sequence[Row]) -> tuple[list[str], list[tuple[str, list[Line]]]]:
+    """The kinds of inputs, and of every shape of one operator its title and its kernels, the fastest first."""
     rows = [row for row in rows if tradable(row)]
     kinds = kinds_of(rows)
-    grouped: dict[tuple[str, str, str], dict[str, Row]] = {}
+    shapes: dict[tuple[str, str], dict[str, dict[str, Row]]] = {}
     for row in sorted(rows, key=lambda row: (("prefill", "decode", "").index(stage_of(row)), -row["flops"], shape_of(row))):
-        grouped.setdefault((row["device"], shape_of(row), row["kernel"]), {})[drawn_like(row)] = row
-    shapes = list(dict.fromkeys((device, shape) for device, shape, _ in grouped))
+        shapes.setdefault((row["device"], shape_of(row)), {}).setdefault(row["kernel"], {})[drawn_like(row)] = row
     made = []
-    for (device, shape, kernel), own in grouped.items():
-        some = next(iter(own.values()))
-        cells: list[tuple[str, float | None, str | None]] = []
-        for kind in kinds:
-            one = own.get(kind)
-            cells.append((units.times(one["speedup"]), one["speedup"], one["case"]) if one else ("–", None, None))
-            cells.append((units.error(error_of(one)), error_of(one), None) if one else ("–", None, None))
-        line = Line(kernel, some["dtype"], shape, bool(some["approximate"]), some["identity"] or "", cells)
-        made.append(((shapes.index((device, shape)), -max(row["speedup"] for row in own.values())), line))
-    return kinds, [line for _, line in sorted(made, key=lambda item: item[0])]
+    for (_, shape), kernels in shapes.items():
+        order = sorted(kernels.values(), key=lambda own: -max(row["speedup"] for row in own.values()))
+        stage = stage_of(next(iter(order[0].values())))
+        made.append((f"{stage} · {shape}" if stage else shape, [_line(own, kinds) for own in order]))
+    return kinds, made
+
+
+def _line(own: Mapping[str, Row], kinds: Sequence[str]) -> Line:
+    """One kernel at one shape, its rows given by how their inputs were drawn."""
+    some = next(iter(own.values()))
+    cells: list[tuple[str, str | None]] = []
+    for kind in kinds:
+        row = own.get(kind)
+        cells.append((units.times(row["speedup"]), row["case"]) if row else ("–", None))
+        cells.append((units.error(error_of(row)), None) if row else ("–", None))
+    return Line(some["kernel"], some["dtype"], bool(some["approximate"]), some["identity"] or "", cells)
 
 
 def _short(kernel: str) -> str:
