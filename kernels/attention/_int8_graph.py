@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,33 +22,62 @@ if TYPE_CHECKING:
 
 FEWER_STEPS = 63
 """Of queries, where x86 has no 8-bit instructions (VNNI): 2 · 127 · 127 still fits the 16 bit in which it adds pairs of products."""
-SCORES = 2**20
+SCORES = 2**19
 """Scores that are worked on at once, about, so that the cache of a CPU holds them from the product to the weighted sum."""
+ROWS = 128
+"""Queries of a head that are worked on at once where there is room for those of several heads; each block of them reads all keys."""
 LEAST_ROWS = 32
-"""Queries that are worked on at once at least."""
+MOST_BLOCKS = 256
+"""Of queries, in a graph: it takes ONNX Runtime seconds to load one that is much larger."""
 
 
 def attend(problem: Attention, setup: Setup) -> Run:
-    """inputs -> output, by one ONNX graph."""
+    """inputs -> output, by one ONNX graph that is called for some heads after the others."""
     visible = sight(problem, setup.device)
     clear = blind(problem)  # ONNX's softmax gives NaN for a query that sees no key
     constant_mask = problem.triangular and problem.features == {"causal"} and not clear
     fixed = additive(problem.position_mask(setup.device), None) if constant_mask else None
+    one = part(problem)
+    calls = problem.batch * problem.kv_heads // one.kv_heads
     names = ["q", "k", "v"] + (["mask"] if problem.masked else [])
-    loaded = session(graph(problem, query_steps()), setup, names, "y")
+    loaded = session(graph(one, query_steps()), setup, names, "y")
 
     def run(inputs: AttentionInputs) -> torch.Tensor:
-        feeds = {"q": inputs.q, "k": inputs.k, "v": inputs.v}
+        q, k, v = (
+            tensor.contiguous().view(calls, 1, heads, *tensor.shape[2:])
+            for tensor, heads in ((inputs.q, one.heads), (inputs.k, one.kv_heads), (inputs.v, one.kv_heads))
+        )
         mask = visible(inputs) if fixed is None else None
-        if problem.masked:
-            added = additive(mask, inputs.bias) if fixed is None else fixed
-            feeds["mask"] = added.expand(-1, -1, problem.q_len, -1) if by_rows(problem) else added
-        output = loaded.run(feeds, torch.empty(inputs.q.shape, dtype=inputs.q.dtype))
+        added = (additive(mask, inputs.bias) if fixed is None else fixed) if problem.masked else None
+        output = torch.empty(q.shape, dtype=q.dtype)
+        for call in range(calls):
+            feeds = {"q": q[call], "k": k[call], "v": v[call]}
+            if added is not None:
+                feeds["mask"] = _for_heads(added, problem, call * one.heads, one.heads)
+            loaded.run(feeds, output[call])
+        output = output.view(inputs.q.shape)
         if clear and mask is not None:
             output.masked_fill_(~mask.any(-1, keepdim=True), 0)
         return output
 
     return run
+
+
+def part(problem: Attention) -> Attention:
+    """Its heads that are worked on at once, as a problem of one batch row: of all rows, unless what hides keys differs between them."""
+    alike = problem.bias == "none" and not (problem.padding or problem.ragged)
+    heads = problem.kv_heads * (problem.batch if alike else 1)
+    fitting = SCORES // (problem.group * min(ROWS, problem.q_len) * problem.kv_len)
+    together = max(count for count in range(1, heads + 1) if heads % count == 0 and count <= max(1, fitting))
+    return replace(problem, batch=1, kv_heads=together, heads=together * problem.group)
+
+
+def _for_heads(added: torch.Tensor, problem: Attention, first: int, count: int) -> torch.Tensor:
+    """[1, 1 or count, 1 or q_len, kv_len]: of what is added to scores the part of so many heads, counted through all batch rows."""
+    row, head = divmod(first, problem.heads)
+    of_row = added[row : row + 1] if added.shape[0] > 1 else added
+    of_heads = of_row[:, head : head + count] if added.shape[1] > 1 else of_row
+    return of_heads.expand(-1, -1, problem.q_len, -1) if by_rows(problem) else of_heads
 
 
 def additive(visible: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
@@ -79,7 +109,7 @@ def query_steps() -> int:
 
 def blocks(problem: Attention) -> list[tuple[int, int, int]]:
     """(first query, behind the last, behind the last key that they see) of the blocks of queries that are worked on one after another."""
-    rows = max(LEAST_ROWS, SCORES // (problem.batch * problem.heads * problem.kv_len))
+    rows = max(LEAST_ROWS, SCORES // (problem.batch * problem.heads * problem.kv_len), -(-problem.q_len // MOST_BLOCKS))
     past = problem.kv_len - problem.q_len
     found = []
     for start in range(0, problem.q_len, rows):

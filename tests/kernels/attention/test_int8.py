@@ -11,8 +11,9 @@ import torch
 from kerneldyno.bench.gate.truth import Truth
 from kerneldyno.bench.gate.verify import verify
 from kerneldyno.kernels._onnxsession import session
+from kerneldyno.kernels.attention import _int8_graph
 from kerneldyno.kernels.attention._int8_claims import by_block, by_row, centred, keys_by_block, quantized, values_by_feature
-from kerneldyno.kernels.attention._int8_graph import FEWER_STEPS, SCORES, blocks, graph, query_steps
+from kerneldyno.kernels.attention._int8_graph import FEWER_STEPS, blocks, graph, part, query_steps
 from kerneldyno.kernels.attention._int8_tiles import BLOCK, LEAST, STEPS
 from kerneldyno.kernels.attention.int8 import KERNELS, int8, ran
 from kerneldyno.kernels.attention.problem import Attention
@@ -73,17 +74,44 @@ def test_scores_come_from_integers_whatever_the_steps(steps: int, more: dict[str
     torch.testing.assert_close(found.double(), right, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("more", [{}, {"causal": True}, {"padding": True}, {"window": 300}, {"bias": "additive"}, {"bias": "boolean"}])
-def test_blocks_of_queries_are_worked_on_one_after_another(more: dict[str, Any], judge: Callable[..., torch.Tensor]) -> None:
-    problem = Attention(batch=3, heads=4, kv_heads=2, q_len=150, kv_len=SCORES // 12 // 64, head_dim=16, **more)
-    cut = blocks(problem)
-    assert [edges[:2] for edges in cut] == [(0, 64), (64, 128), (128, 150)]
-    assert (cut[0][2] < problem.kv_len) == problem.causal  # keys after the block are left out
+FORMS: dict[str, tuple[dict[str, Any], int]] = {
+    "plain": ({}, 2),
+    "causal": ({"causal": True}, 2),
+    "padding": ({"padding": True}, 3),
+    "window": ({"window": 300}, 2),
+    "bias": ({"bias": "additive"}, 3),
+    "mask": ({"bias": "boolean", "causal": True}, 3),
+}
+"""Changes, and calls of the graph: heads of several batch rows go together where what hides keys is the same for them."""
+
+
+@pytest.mark.parametrize(("more", "calls"), FORMS.values(), ids=FORMS)
+def test_some_heads_and_queries_are_worked_on_after_the_others(
+    more: dict[str, Any], calls: int, judge: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_int8_graph, "SCORES", 128 * 400 * 6)
+    problem = Attention(batch=3, heads=4, kv_heads=2, q_len=150, kv_len=400, head_dim=16, **more)
+    one = part(problem)
+    assert problem.batch * problem.kv_heads // one.kv_heads == calls
+    cut = blocks(one)
+    assert [edges[:2] for edges in cut] == ([(0, 128), (128, 150)] if calls == 2 else [(0, 150)])
+    assert (cut[0][2] < problem.kv_len) == (problem.causal and calls == 2)  # keys after the block are left out
     judge(int8, problem)
-    said = ran(problem, CPU, Trace(nodes=(("MatMulInteger", "CPUExecutionProvider"), ("MatMul", "CPUExecutionProvider")) * 3))
-    assert said == "integer products: MatMulInteger ×3"
-    with pytest.raises(NotAsNamed, match="2 of 3 products ran in integers"):
-        ran(problem, CPU, Trace(nodes=(("MatMulInteger", "CPUExecutionProvider"), ("MatMul", "CPUExecutionProvider")) * 2))
+    count = len(cut)
+    nodes = (("MatMulInteger", "CPUExecutionProvider"), ("MatMul", "CPUExecutionProvider"))
+    assert ran(problem, CPU, Trace(nodes=nodes * count)).startswith("integer products: MatMulInteger")
+    with pytest.raises(NotAsNamed, match=f"{count - 1} of .* ran in integers"):
+        ran(problem, CPU, Trace(nodes=nodes * (count - 1) + nodes[1:]))
+
+
+def test_what_hides_keys_may_differ_between_rows_and_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_int8_graph, "SCORES", 128 * 70)
+    problem = Attention(batch=2, heads=4, kv_heads=2, q_len=70, head_dim=16, bias="additive")
+    inputs = problem.inputs(0)
+    assert part(problem).heads == 2
+    for shape in ((2, 4, 70, 70), (2, 1, 70, 70), (1, 4, 1, 70), (2, 1, 1, 70), (1, 1, 70, 70)):
+        given = inputs.replace(bias=torch.randn(shape, generator=torch.Generator().manual_seed(1)))
+        assert verify(int8.build(problem, CPU)(given), int8, CPU, Truth(problem, given, None)).ratio < 1
 
 
 def test_quantization() -> None:

@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerneldyno.bench.codegen.facts import Facts
+from kerneldyno.bench.gate.examine import examine
 from kerneldyno.kernels import _cards
 from kerneldyno.kernels._code import Configuration
 from kerneldyno.kernels.attention import int8, int8_cache
 from kerneldyno.kernels.attention._int8_cache import for_cuda
 from kerneldyno.kernels.attention._int8_tiles import BLOCK, PARTS, offered, part, row_bytes, tile, width
 from kerneldyno.kernels.attention.problem import Attention
+from kerneldyno.kernels.registry import Setup
 
 Told = Callable[..., list[dict[str, Any]]]
 Sound = Callable[..., list[tuple[Configuration, Facts]]]
@@ -40,6 +42,19 @@ def test_smoothing_is_what_bears_a_bias_of_all_keys(told: Told) -> None:
     plain, biased, unsmoothed = (case["distance"] for case in told("biased_int8.py", interpreted=True))
     assert biased < 1.5 * plain < 0.02
     assert unsmoothed > 5 * biased
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("head_dim", [16, 64, 80, 128, 256])
+@pytest.mark.parametrize("more", [{}, {"causal": True, "padding": True}, {"ragged": True, "window": 50, "causal": True}])
+def test_passes_the_gate_on_a_gpu(more: dict[str, Any], head_dim: int, dtype: str) -> None:
+    for module, kernel, q_len in ((int8, int8.int8, 300), (int8_cache, int8_cache.int8_cache, 4)):
+        problem = Attention(batch=2, heads=4, kv_heads=2, q_len=q_len, kv_len=700, head_dim=head_dim, dtype=dtype, **more)
+        found = examine(kernel, problem, Setup(torch.device("cuda")))
+        assert found.distance is not None
+        assert found.distance.relative_rms < 0.02, module
 
 
 def configurations(card: tuple[int, int]) -> list[Configuration]:
