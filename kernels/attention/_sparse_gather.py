@@ -130,10 +130,10 @@ def chosen(estimates: torch.Tensor, span: Span, choice: Choice) -> Iterator[tupl
     """(heads, numbers of their blocks, ascending: int64 [heads, kept]) of heads that keep as many, from estimates [heads, visible]."""
     first = estimates.clone()
     first[:, 0] = first[:, span.own :] = torch.inf
+    order = first.sort(descending=True, stable=True).indices  # of equal blocks the first: topk takes any
     if not choice.mass:
-        yield slice(None), first.topk(span.kept(choice)).indices.sort().values
+        yield slice(None), order[:, : span.kept(choice)].sort().values
         return
-    order = first.sort(descending=True, stable=True).indices
     mass = estimates.softmax(-1).gather(1, order)
     counts = (mass.cumsum(-1) - mass < choice.mass).sum(-1).clamp(min=span.must)
     for count in sorted(set(counts.tolist())):

@@ -80,6 +80,13 @@ def test_more_blocks_come_nearer() -> None:
     assert shares[-1] < 1e-12
 
 
+def test_of_equal_blocks_the_first_stay(judge: Callable[..., torch.Tensor]) -> None:
+    """A query of zeros, whose estimates are all alike: the gate asks so where rows differ by a hundred."""
+    problem = Attention(heads=2, kv_heads=1, q_len=1, kv_len=4096, head_dim=32)
+    inputs = problem.inputs(1)
+    judge(block_sparse.block_sparse_25, problem, inputs.replace(q=torch.zeros_like(inputs.q)))
+
+
 def test_the_heaviest_block_is_found() -> None:
     problem = Attention(heads=2, kv_heads=1, q_len=300, kv_len=1024)
     inputs = problem.inputs(1)
