@@ -84,7 +84,7 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
     Nothing where no approximate kernel has a speedup and an error.
     """
     rows = [row for row in rows if tradable(row)]
-    several = len(kinds_of(rows)) > 1
+    told = kinds_of(rows) != [INPUTS[0]]
     made = []
     for stage in ("prefill", "decode", ""):
         shapes: dict[tuple[str, str], list[Row]] = {}
@@ -96,7 +96,7 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
             continue
         for kind in kinds_of(own):
             inside = [row for row in own if drawn_like(row) == kind]
-            made.append(Panel(stage, shape_of(inside[0]), kind if several else "", inside))
+            made.append(Panel(stage, shape_of(inside[0]), kind if told else "", inside))
     return made
 
 

@@ -56,6 +56,12 @@ def test_panels_are_prefill_and_decode_random_and_structured_at_the_shape_that_s
     assert [panel.title for panel in trade.panels(SMALL)] == ["prefill · 1×8×64×64 fp32"]
 
 
+def test_structured_inputs_are_named_even_when_there_are_no_others() -> None:
+    only = [one for one in SPARSE if one["structured"]]
+    assert [panel.title for panel in trade.panels(only)] == ["prefill · 1×8×4096×64 fp32 · structured inputs"]
+    assert trade.lines(only)[0] == ["structured"]
+
+
 def test_nothing_is_drawn_without_an_approximation_or_without_a_baseline() -> None:
     assert trade.panels([row("sdpa", 1.0, 3e-7)]) == []
     assert trade.panels([row("int8", None, 0.1), row("int8", 2.0, None), row("int8", 2.0, 0.1, status="wrong")]) == []
