@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kerneldyno.kernels import registry
+from kerneldyno.kernels.attention._sparse_band import Band
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.feedforward.problem import FeedForward
 from kerneldyno.kernels.layer.problem import Layer
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 ATTENTION = in_dtypes(Attention(batch=2, heads=4, q_len=200, head_dim=64), "float32", "bfloat16")
 CACHE = in_dtypes(Attention(batch=2, heads=4, kv_heads=2, q_len=2, kv_len=300, head_dim=64), "float32")
+LONG = in_dtypes(Attention(heads=2, q_len=1024, causal=True), "float32")
+WIDE = in_dtypes(Attention(heads=2, q_len=1024), "float32")  # here fewer blocks stay in any case
 NETWORK = in_dtypes(FeedForward(batch=1, seq_len=150, dim=96, hidden_dim=208), "float32", "bfloat16")
 LAYER = in_dtypes(Layer(batch=1, seq_len=150, dim=96, heads=4, hidden_dim=208), "float32")
 MANY = in_dtypes(Layer(batch=1, seq_len=150, dim=96, heads=12, hidden_dim=208), "float32")
@@ -109,6 +112,24 @@ def _attention() -> list[Plant]:
     ]
 
 
+def _sparse() -> list[Plant]:
+    quarter, sinks = "attention/block_sparse_25", "attention/sinks_25"
+    exact, built = attention_steps.Steps().build, {name: found.build_run for name, found in registry.load().items()}
+    return [
+        posing_as(quarter, "block-sparse that computes exactly in secret", exact, LONG),
+        posing_as(quarter, "block-sparse that keeps the nearest keys, whatever they say", built[sinks], LONG),
+        posing_as(quarter, "block-sparse that keeps twice as much as it says", built["attention/block_sparse_50"], WIDE),
+        posing_as(quarter, "block-sparse that keeps half as much as it says", built["attention/block_sparse_12"], WIDE),
+        posing_as(sinks, "sinks without the first keys", attention_steps.Steps(visible=_window_alone).build, LONG),
+    ]
+
+
+def _window_alone(problem: Attention, inputs: AttentionInputs) -> torch.Tensor:
+    """The window of the shipped kernel without its first keys."""
+    band = Band.of(problem, 4)
+    return replace(problem, window=band.window).position_mask(inputs.q.device)
+
+
 def _networks() -> list[Plant]:
     exact = feedforward_steps.Steps().build
     int8, pruned = "feedforward/int8", "feedforward/pruned"
@@ -163,4 +184,5 @@ def plants() -> list[Plant]:
     ]
     shipped += [("feedforward/pruned", NETWORK), ("layer/int8", LAYER), ("layer/pruned", LAYER)]
     shipped += [("attention/pruned_25", ATTENTION), ("layer/pruned_heads_50_activations", LAYER)]
-    return [*(right(name, problems) for name, problems in shipped), *_attention(), *_networks(), *_secret()]
+    shipped += [("attention/block_sparse_25", LONG), ("attention/block_sparse_mass90", LONG), ("attention/sinks_25", LONG)]
+    return [*(right(name, problems) for name, problems in shipped), *_attention(), *_sparse(), *_networks(), *_secret()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 SINKS = 64
 """First keys that every query sees, at most: a tile's worth. Four are enough by StreamingLLM (arXiv 2309.17453)."""
+MASKS = 64
+"""Different masks that are kept: a few beside those at both ends, of rows with lengths of their own some for each."""
 QUERIES = 256
 """Queries that are worked on at once: torch's attention is at its best from 192 on."""
 
@@ -56,7 +59,11 @@ def keys_attended(problem: Attention, band: Band) -> int:
 
 
 def through_band(problem: Attention, band: Band) -> Run:
-    """inputs -> output [batch, heads, q_len, head_dim], block of queries by block."""
+    """inputs -> output [batch, heads, q_len, head_dim], block of queries by block.
+
+    Masks follow from where queries and keys stand to one another, which is the same for most blocks: they are made once.
+    """
+    mask = lru_cache(MASKS)(_Mask(band, causal=problem.triangular, dtype=getattr(torch, problem.dtype)))
 
     def run(inputs: AttentionInputs) -> torch.Tensor:
         output = torch.empty(inputs.q.shape, dtype=inputs.q.dtype)
@@ -64,23 +71,40 @@ def through_band(problem: Attention, band: Band) -> Run:
             q, k, v = (tensor[rows.at] for tensor in (inputs.q, inputs.k, inputs.v))
             for start in range(0, problem.q_len, QUERIES):
                 stop = min(start + QUERIES, problem.q_len)
-                output[rows.at, :, start:stop] = _attended(problem, band, rows, q[:, :, start:stop], k, v, start)
+                first, last = start + rows.past, stop - 1 + rows.past
+                apart, lo, hi = band.reach(first, last, rows.length, causal=problem.triangular)
+                blind = max(0, min(stop - start, -first)) if problem.triangular else 0  # queries that stand before all keys
+                output[rows.at, :, start : start + blind] = 0
+                if start + blind == stop:
+                    continue
+                seen = mask(apart, first + blind - lo, stop - start - blind, hi - lo)
+                keys, values = (torch.cat([x[:, :, :apart], x[:, :, lo:hi]], 2) if apart else x[:, :, lo:hi] for x in (k, v))
+                found = F.scaled_dot_product_attention(
+                    q[:, :, start + blind : stop], keys, values, attn_mask=seen, enable_gqa=problem.grouped
+                )
+                output[rows.at, :, start + blind : stop] = found
         return output
 
     return run
 
 
-def _attended(problem: Attention, band: Band, rows: Rows, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int) -> torch.Tensor:
-    """The output of queries that begin with number `start`."""
-    first, count = start + rows.past, q.shape[2]
-    blind = max(0, min(count, -first)) if problem.triangular else 0  # queries that stand before all keys
-    if blind == count:
-        return torch.zeros_like(q)
-    apart, lo, hi = band.reach(first, first + count - 1, rows.length, causal=problem.triangular)
-    at = torch.arange(first + blind, first + count)[:, None]
-    keys = torch.cat([torch.arange(apart), torch.arange(lo, hi)])
-    visible = (keys < band.sinks) | ((keys > at - band.window) & (keys < at + band.window))
-    visible = visible & (keys <= at) if problem.triangular else visible
-    k, v = (torch.cat([x[:, :, :apart], x[:, :, lo:hi]], 2) if apart else x[:, :, lo:hi] for x in (k, v))
-    seen = F.scaled_dot_product_attention(q[:, :, blind:], k, v, attn_mask=visible, enable_gqa=problem.grouped)
-    return F.pad(seen, (0, 0, blind, 0))
+@dataclass(frozen=True)
+class _Mask:
+    """What is added to scores: 0 for keys that are seen, -inf for others."""
+
+    band: Band
+    causal: bool
+    dtype: torch.dtype
+
+    def __call__(self, apart: int, first: int, queries: int, keys: int) -> torch.Tensor:
+        """[queries, apart + keys]: of `apart` first keys, all of them seen, and of others, which begin `first` before the first query.
+
+        Where none stand apart, the others are the keys from the very first on.
+        """
+        key = torch.arange(keys)
+        at = torch.arange(first, first + queries)[:, None]
+        seen = (key > at - self.band.window) & (key < at + self.band.window)
+        seen = seen if apart else seen | (key < self.band.sinks)
+        seen = seen & (key <= at) if self.causal else seen
+        seen = torch.cat([torch.ones(queries, apart, dtype=torch.bool), seen], 1)
+        return torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, -torch.inf)
