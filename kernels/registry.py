@@ -84,7 +84,7 @@ class Kernel:
     gradients: str
     """"autograd": the harness differentiates `run`; "kernel": `run` returns Gradients itself."""
     requires: tuple[str, ...]
-    """Import names that must be installed."""
+    """Import names that must be installed; "cuda:triton" there only."""
     approximate: bool
     own_allocator: bool
     """True when the runtime caches memory outside torch: it is built again with `Setup.arena` off to count memory."""
@@ -130,11 +130,15 @@ class Kernel:
             return differentiated(run)
         return run
 
+    def needs(self, kind: str) -> tuple[str, ...]:
+        """Import names that must be installed for this kind of device."""
+        return tuple(name.removeprefix(f"{kind}:") for name in self.requires if name.partition(":")[0] == kind or ":" not in name)
+
     def missing(self, device: Device) -> str | None:
         """Why this kernel cannot run on this machine at all, in a sentence; None when it can."""
         if device.kind not in self.devices:
             return f"runs on {' and '.join(self.devices)} only, not on {device.kind}"
-        for name in self.requires:
+        for name in self.needs(device.kind):
             if importlib.util.find_spec(name) is None:
                 return f"needs the Python package {name}, which is not installed"
         return None

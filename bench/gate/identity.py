@@ -62,7 +62,7 @@ def observe(kernel: Kernel, problem: Problem, setup: Setup, run: Run, inputs: An
     Raises CannotWatch when a profiler does not start, or tells nothing.
     """
     seen = _watched(run, inputs, setup.device)
-    nodes = _profiled_nodes(kernel, problem, setup, inputs) if "onnxruntime" in kernel.requires else ()
+    nodes = _profiled_nodes(kernel, problem, setup, inputs) if "onnxruntime" in kernel.needs(setup.device.type) else ()
     return replace(seen, nodes=nodes, graph_breaks=max(0, graph_breaks() - breaks_before))
 
 

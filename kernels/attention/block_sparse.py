@@ -98,6 +98,7 @@ def declared(name: str, choice: Choice, summary: str) -> Kernel:
         Attention,
         name=name,
         accepts=("causal", "padding", "ragged"),
+        requires=("cuda:triton",),
         approximate=True,
         claim=claim,
         refuses=refuses,

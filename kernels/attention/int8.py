@@ -64,7 +64,7 @@ def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
 @kernel(
     Attention,
     accepts=("causal", "padding", "bias", "mask", "window", "ragged"),
-    requires=("onnx", "onnxruntime"),
+    requires=("cpu:onnx", "cpu:onnxruntime", "cuda:triton"),
     approximate=True,
     own_allocator=True,
     claim=claim,

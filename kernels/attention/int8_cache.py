@@ -78,7 +78,7 @@ def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
     Attention,
     family="int8",
     accepts=("causal", "padding", "window", "ragged"),
-    requires=("onnx", "onnxruntime"),
+    requires=("cpu:onnx", "cpu:onnxruntime", "cuda:triton"),
     approximate=True,
     own_allocator=True,
     claim=claim,

@@ -89,6 +89,7 @@ def declared(name: str, parts: int, share: str) -> Kernel:
         Attention,
         name=name,
         accepts=("causal", "padding", "ragged"),
+        requires=("cuda:triton",),
         approximate=True,
         claim=claim,
         refuses=refuses,

@@ -229,6 +229,8 @@ class TestWhyNot:
             ({}, {}, None),
             ({"devices": ("cuda",)}, {}, "runs on cuda only, not on cpu"),
             ({"requires": ("no_such_package",)}, {}, "needs the Python package no_such_package, which is not installed"),
+            ({"requires": ("cpu:no_such_package",)}, {}, "needs the Python package no_such_package, which is not installed"),
+            ({"requires": ("cuda:no_such_package",)}, {}, None),
             ({"dtypes": ("float16",)}, {}, "takes float16, not float32"),
             ({"directions": ()}, {}, "has no forward direction"),
             ({}, {"gated": True, "residual": True}, "does not take gated, residual"),
