@@ -64,7 +64,7 @@ def count_memory(contender: Contender, truth: Truth) -> None:
     """Peak bytes of one call, and what every call leaves behind; a runtime with an allocator of its own is built again without it."""
     inputs, run, setup = contender.prepared(truth.inputs), contender.run, contender.setup
     assert run is not None
-    foreign = contender.kernel.own_allocator
+    foreign = setup.device.type in contender.kernel.own_allocator
     if foreign:
         before = Snapshot.now()
         run = contender.kernel.build(contender.problem, replace(setup, arena=False))

@@ -86,8 +86,8 @@ class Kernel:
     requires: tuple[str, ...]
     """Import names that must be installed; "cuda:triton" there only."""
     approximate: bool
-    own_allocator: bool
-    """True when the runtime caches memory outside torch: it is built again with `Setup.arena` off to count memory."""
+    own_allocator: tuple[str, ...]
+    """Kinds of devices on which its runtime caches memory outside torch: it is built again with `Setup.arena` off to count memory."""
     claim: Callable[[Any, Setup, Any], torch.Tensor] | None
     prepare: Callable[[Any, Setup, Any], Any] | None
     refuses: Callable[[Any, Device], str | None] | None
@@ -168,7 +168,7 @@ def kernel(
     gradients: str = "autograd",
     requires: Sequence[str] = (),
     approximate: bool = False,
-    own_allocator: bool = False,
+    own_allocator: bool | Sequence[str] = False,
     claim: Callable[[Any, Setup, Any], torch.Tensor] | None = None,
     prepare: Callable[[Any, Setup, Any], Any] | None = None,
     refuses: Callable[[Any, Device], str | None] | None = None,
@@ -203,7 +203,7 @@ def kernel(
             gradients=gradients,
             requires=tuple(requires),
             approximate=approximate,
-            own_allocator=own_allocator,
+            own_allocator=(tuple(devices) if own_allocator else ()) if isinstance(own_allocator, bool) else tuple(own_allocator),
             claim=claim,
             prepare=prepare,
             refuses=refuses,

@@ -75,7 +75,7 @@ def main() -> None:
     torch.cuda.set_device(device.index)
     for group in subjects.groups(device, size):
         for subject in subjects.subjects(group):
-            if group.kernels[subject.kernel].own_allocator:
+            if "cuda" in group.kernels[subject.kernel].own_allocator:
                 continue  # a foreign runtime works on a stream of its own, which events in cuda-bench's do not see
             subject.call()
             made = bench.register(_benchmark(subject.call))

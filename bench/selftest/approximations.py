@@ -39,7 +39,7 @@ def posing_as(
 ) -> Plant:
     """A kernel that declares and claims what the shipped one of that name does, and does something else."""
     shipped = registry.load()[name]
-    made = replace(shipped, name=f"{shipped.operator}/{slug(title)}", build_run=build, prepare=None, requires=(), own_allocator=False)
+    made = replace(shipped, name=f"{shipped.operator}/{slug(title)}", build_run=build, prepare=None, requires=(), own_allocator=())
     return Plant(title, made, tuple(problems), tuple(beyond))
 
 

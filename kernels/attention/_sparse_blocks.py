@@ -27,7 +27,7 @@ class Choice:
     mass: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.mass:.0%} of the estimated mass" if self.mass else f"{1 / self.parts:.3g}".join(("a share of ", " of the blocks"))
+        return f"{self.mass:.0%} of the estimated mass" if self.mass else f"1/{self.parts} of the visible blocks"
 
 
 @dataclass(frozen=True)

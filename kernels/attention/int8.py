@@ -66,7 +66,7 @@ def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
     accepts=("causal", "padding", "bias", "mask", "window", "ragged"),
     requires=("cpu:onnx", "cpu:onnxruntime", "cuda:triton"),
     approximate=True,
-    own_allocator=True,
+    own_allocator=("cpu",),
     claim=claim,
     refuses=refuses,
     identified=ran,

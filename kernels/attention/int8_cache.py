@@ -80,7 +80,7 @@ def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
     accepts=("causal", "padding", "window", "ragged"),
     requires=("cpu:onnx", "cpu:onnxruntime", "cuda:triton"),
     approximate=True,
-    own_allocator=True,
+    own_allocator=("cpu",),
     claim=claim,
     prepare=prepare,
     refuses=refuses,

@@ -63,9 +63,9 @@ def refusal(problem: FeedForward, device: Device) -> str | None:
 @kernel(
     FeedForward,
     accepts=EVERYTHING,
-    requires=("onnx", "onnxruntime"),
+    requires=("cpu:onnx", "cpu:onnxruntime"),
     approximate=True,
-    own_allocator=True,
+    own_allocator=("cpu",),
     claim=claim,
     refuses=refusal,
     identified=integer_products(lambda problem: 3 if problem.gated else 2),

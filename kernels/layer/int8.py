@@ -62,9 +62,9 @@ def refusal(problem: Layer, device: Device) -> str | None:
 @kernel(
     Layer,
     accepts=EVERYTHING,
-    requires=("onnx", "onnxruntime"),
+    requires=("cpu:onnx", "cpu:onnxruntime"),
     approximate=True,
-    own_allocator=True,
+    own_allocator=("cpu",),
     claim=claim,
     refuses=refusal,
     identified=integer_products(6, on_cuda=4),  # q, k and v are apart in the graph and together on a GPU
