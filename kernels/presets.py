@@ -7,7 +7,7 @@ given. Shapes of models follow their published configurations.
 from __future__ import annotations
 
 from ._attention_presets import ATTENTION_PRESETS
-from ._shapes import BERT_HEADS, LLAMA_8B, LLAMA_8B_MLP, SEED, SEED_HEADS, Preset, Shape, attention, feedforward, grid, layer
+from ._shapes import BERT_HEADS, LLAMA_8B, LLAMA_8B_MLP, SEED, SEED_HEADS, Fields, Preset, Shape, attention, feedforward, grid, layer
 
 __all__ = ["NATIVE_DTYPE", "PRESETS", "STARTING_POINTS", "Preset", "Shape", "attention", "feedforward", "layer", "names", "preset"]
 
@@ -131,7 +131,7 @@ _FEATURES = Preset(
     ),
 )
 
-RANDOM_AND_STRUCTURED = ({}, {"structured": True})
+RANDOM_AND_STRUCTURED: tuple[Fields, ...] = ({}, {"structured": True})
 
 _APPROXIMATIONS_CPU = Preset(
     name="approximations",
