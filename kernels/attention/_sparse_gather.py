@@ -56,7 +56,8 @@ def through_blocks(problem: Attention, choice: Choice, queries: int) -> Run:
 
 def _whole_blocks(x: torch.Tensor) -> torch.Tensor:
     """Keys or values in one piece, with zeros up to a multiple of the block."""
-    return F.pad(x, (0, 0, 0, -x.shape[2] % KEYS)).contiguous()
+    missing = -x.shape[2] % KEYS
+    return F.pad(x, (0, 0, 0, missing)) if missing else x.contiguous()  # padding by nothing would copy, too
 
 
 def means(x: torch.Tensor, size: int) -> torch.Tensor:
