@@ -275,7 +275,7 @@ def test_modules_are_named_after_nouns_of_their_own() -> None:
 
 def test_every_file_can_be_read_in_one_go() -> None:
     lines = {place(name): len(SOURCES[name].read_text(encoding="utf-8").splitlines()) for name in modules(*FOLDERS)}
-    allowed = {name: LONGER.get(name, MOST_LINES) for name in lines if not name.endswith("_triton.py")}
+    allowed = {name: LONGER.get(name, MOST_LINES) for name in lines if not name.endswith(("_triton.py", "_gluon.py"))}
     assert [f"{name} has {lines[name]} lines: split it" for name, most in allowed.items() if lines[name] > most] == []
     assert [f"{name} is short now: take it off LONGER" for name in LONGER if lines.get(name, 0) <= MOST_LINES] == []
 
@@ -284,7 +284,7 @@ def test_every_function_fits_a_screen() -> None:
     long = [
         f"{place(name)}:{node.lineno} {node.name} has {length} lines: split it"
         for name in modules(*FOLDERS)
-        if not name.endswith("_triton")
+        if not name.endswith(("_triton", "_gluon"))
         for node in ast.walk(tree(name))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if (length := (node.end_lineno or 0) - node.lineno + 1) > MOST_FUNCTION_LINES

@@ -6,7 +6,7 @@ take turns in beginning their products, so that one's softmax runs beside the ot
 first: those on the edge of what is seen, which need masks, stand before the loop that needs none.
 In comments: T queries, S keys, D head_dim; BT and BS their tiles. Whoever waits for a barrier gives the parity of the round it waits for.
 """
-# ruff: noqa: N803, PLR0915, RUF059
+# ruff: noqa: N803, RUF059
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, import-untyped"
 
 from __future__ import annotations
@@ -172,6 +172,24 @@ def _round(
 
 
 @gluon.jit
+def _store(b_acc, b_lse, b_q, s_q, t_o, p_part, p_lses, i_b, i_h, i_q, i_split, shape, o_r, D: gl.constexpr, PARTIAL: gl.constexpr):
+    """64 rows of the output, or of a stretch: to p_part with their logarithms."""
+    blocks, H, T, S, TOTAL, TOGETHER, splits = shape
+    if PARTIAL:
+        row = ((i_split * (TOTAL // H) + i_b) * H + i_h) * T
+        o_o = i_q + gl.arange(0, 64, layout=gl.SliceLayout(1, _accumulator(D)))
+        o_d = gl.arange(0, D, layout=gl.SliceLayout(0, _accumulator(D)))
+        gl.store(p_part + ((row + o_o) * D)[:, None] + o_d[None, :], b_acc, mask=(o_o < T)[:, None])
+        gl.store(p_lses + row + i_q + o_r, b_lse, mask=i_q + o_r < T)
+    else:
+        # nobody reads the queries any more: the output takes their place
+        b_q.store(b_acc.to(t_o.dtype))
+        fence_async_shared()
+        tma.async_copy_shared_to_global(t_o, [i_b, i_h, i_q, 0], s_q)
+        tma.store_wait(0)
+
+
+@gluon.jit
 def _consume(
     t_o, p_part, p_lses, queries, keys, values, turns, p_lengths, shape, scale,
     CAUSAL: gl.constexpr, LENGTHS: gl.constexpr, TOKENS: gl.constexpr, PARTIAL: gl.constexpr,
@@ -220,7 +238,7 @@ def _consume(
                     b_q, b_p, b_acc, b_m, b_l, zero, keys, values, turns, at_k, phase_k, at_v, phase_v, turn, o_s, o_t, j, lo, end, scale,
                     True, True, GROUP, GROUPS, IN_TURN, D, BS, STAGES,
                 )  # fmt: skip
-        for j in range(gl.minimum(whole, hi - 1) - 1, lo - 1, -1):
+        for j in range(whole - 1, lo - 1, -1):
             b_p, b_acc, b_m, b_l, at_k, phase_k, at_v, phase_v, turn = _round(
                 b_q, b_p, b_acc, b_m, b_l, zero, keys, values, turns, at_k, phase_k, at_v, phase_v, turn, o_s, o_t, j, lo, end, scale,
                 False, CAUSAL, GROUP, GROUPS, IN_TURN, D, BS, STAGES,
@@ -232,18 +250,9 @@ def _consume(
         mbarrier.arrive(v_free.index(at_v), count=1)
         at_v, phase_v = _next(at_v, phase_v, STAGES)
         b_acc = b_acc * b_r[:, None]
-        if PARTIAL:
-            row = ((i_split * (TOTAL // H) + i_b) * H + i_h) * T
-            o_o = i_q + gl.arange(0, 64, layout=gl.SliceLayout(1, outputs))
-            o_d = gl.arange(0, D, layout=gl.SliceLayout(0, outputs))
-            gl.store(p_part + ((row + o_o) * D)[:, None] + o_d[None, :], b_acc, mask=(o_o < T)[:, None])
-            gl.store(p_lses + row + i_q + o_r, b_m + gl.log2(b_l), mask=i_q + o_r < T)
-        else:
-            # nobody reads the queries any more: the output takes their place
-            b_q.store(b_acc.to(dtype))
-            fence_async_shared()
-            tma.async_copy_shared_to_global(t_o, [i_b, i_h, i_q, 0], s_q.index(GROUP))
-            tma.store_wait(0)
+        _store(
+            b_acc, b_m + gl.log2(b_l), b_q, s_q.index(GROUP), t_o, p_part, p_lses, i_b, i_h, i_q, i_split, shape, o_r, D, PARTIAL,
+        )  # fmt: skip
         mbarrier.arrive(q_free.index(GROUP), count=1)
         phase_q ^= 1
 

@@ -6,7 +6,6 @@ What is offered compiles for the cards that it is meant for without spills: `ker
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ._prefill_tiles import Tile
@@ -95,4 +94,4 @@ def refusal_on_cuda(problem: Attention, device: Device) -> str | None:
         return "takes neither bias nor mask on cuda"
     if device.capability is not None and device.capability < (8, 0):
         return f"is written for compute capability 8.0 and newer, not {device.capability[0]}.{device.capability[1]}"
-    return None if find_spec("triton") else "needs the Python package triton on cuda, which is not installed"
+    return None

@@ -53,7 +53,7 @@ FAULTS = {
     "waits for a block that does not come": ("pred=j > lo", "pred=j >= lo"),
     "places filled without asking": ("    mbarrier.wait(bars_free.index(at), phase ^ 1)\n", ""),
     "wrong parity": ("bars_free.index(at), phase ^ 1", "bars_free.index(at), phase"),
-    "queries overwritten while the output is stored": ("            tma.store_wait(0)\n", ""),
+    "queries overwritten while the output is stored": ("        tma.store_wait(0)\n", ""),
     "nobody has the first turn": ("turn ^ (1 if GROUP == 0 else 0)", "turn"),
     "a product read before it is there": ("warpgroup_mma_wait(1, (t_s,))", "warpgroup_mma_wait(2, (t_s,))"),
     "the diagonal hidden": ("<= o_t[:, None]", "< o_t[:, None]"),
