@@ -229,6 +229,11 @@ class Problem(ABC):
         """Query tokens worked on in one call."""
 
     @property
+    def summands(self) -> int:
+        """How many numbers one of the output is a sum of, where that is a long sum of its own."""
+        return 1
+
+    @property
     def row_count(self) -> int:
         """Length of the sequence axis of inputs and output: query tokens of one batch row."""
         return self.tokens // self.shape[0]

@@ -27,7 +27,10 @@ CPUs without 8-bit instructions (VNNI) add them up."""
 DIGIT = 63
 """Weights of a query, relative to the largest, in this many steps …"""
 BETWEEN = 126
-"""… and these between two of them."""
+"""… and so many between two of them, and again between two of those: in a long context most weights are so small beside the largest
+that with two digits alone many thousands of them would all become 0."""
+DIGITS = 3
+"""Of a weight."""
 BASE = 128
 """What the upper digit of a query's number counts."""
 MOST = 127 // 2 * BASE
@@ -59,7 +62,7 @@ def attend(problem: Attention, setup: Setup) -> Run:
 def graph(problem: Attention) -> onnx.ModelProto:
     """q, k8, k_steps, v8, v_steps [and mask] -> y; the query heads of a group stand below one another as rows of one matrix.
 
-    Queries and weights are numbers of two digits, each a row of its own, so that keys and values are read once for both: rounded
+    Queries are numbers of two digits and weights of three, each a row of its own, so that keys and values are read once for all: rounded
     to 8 bit a weight would be off by several per cent in a long context, where most are far below the largest.
     """
     g = Graph()
@@ -69,11 +72,11 @@ def graph(problem: Attention) -> onnx.ModelProto:
     def number(x: float) -> str:
         return g.constant(torch.tensor(float(x)))
 
-    def joined(x: str, base: int, width: int) -> str:
-        """Integers of both digits [..., 2 · rows, width] -> the numbers [..., rows, width]."""
-        scales = g.constant(torch.tensor([float(base)] * rows + [1.0] * rows))
-        digits = g.add("DequantizeLinear", x, scales, axis=2)
-        return g.add("ReduceSum", g.reshaped(digits, batch, kv_heads, 2, rows, width), g.constant(torch.tensor([2])), keepdims=0)
+    def joined(x: str, base: int, count: int, width: int) -> str:
+        """Integers of so many digits [..., count · rows, width] -> the numbers [..., rows, width]."""
+        scales = torch.tensor([float(base) ** power for power in reversed(range(count))]).repeat_interleave(rows)
+        digits = g.add("DequantizeLinear", x, g.constant(scales), axis=2)
+        return g.add("ReduceSum", g.reshaped(digits, batch, kv_heads, count, rows, width), g.constant(torch.tensor([2])), keepdims=0)
 
     q = g.reshaped(g.cast("q", "float32"), batch, kv_heads, rows, size)
     largest = g.add("Max", g.add("ReduceMax", g.add("Abs", q), last, keepdims=1), number(LEAST))
@@ -84,16 +87,17 @@ def graph(problem: Attention) -> onnx.ModelProto:
     both = g.add("Add", g.add("Concat", upper, lower, axis=2), number(MIDDLE))
     scores = g.add("MatMulInteger", g.cast(both, "uint8"), "k8", middle)
     steps = g.add("Mul", q_step, number(problem.scale))
-    found = g.add("Mul", g.add("Mul", joined(scores, BASE, keys), "k_steps"), steps)
+    found = g.add("Mul", g.add("Mul", joined(scores, BASE, 2, keys), "k_steps"), steps)
     if problem.masked:
         by_head = g.reshaped(found, batch, problem.heads, problem.q_len, keys)
         found = g.reshaped(g.add("Add", by_head, "mask"), batch, kv_heads, rows, keys)
     weights = g.add("Exp", g.add("Sub", found, g.add("ReduceMax", found, last, keepdims=1)))
-    coarse, fine = number(1 / DIGIT), number(1 / (DIGIT * BETWEEN))
-    upper = g.add("QuantizeLinear", weights, coarse, middle)
-    rest = g.add("Sub", weights, g.add("DequantizeLinear", upper, coarse, middle))
-    digits = g.add("Concat", upper, g.add("QuantizeLinear", rest, fine, middle), axis=2)
-    mixed = joined(g.add("MatMulInteger", digits, "v8", middle), BETWEEN, size + 1)
+    rest, digits = weights, []
+    for power in range(DIGITS):
+        step = number(1 / (DIGIT * BETWEEN**power))
+        digits.append(g.add("QuantizeLinear", rest, step, middle))
+        rest = g.add("Sub", rest, g.add("DequantizeLinear", digits[-1], step, middle))
+    mixed = joined(g.add("MatMulInteger", g.add("Concat", *digits, axis=2), "v8", middle), BETWEEN, DIGITS, size + 1)
     mixed, total = g.several(2, "Split", mixed, g.constant(torch.tensor([size, 1])), axis=3)
     result = g.add("Mul", g.add("Div", mixed, total), "v_steps")
     shape = (batch, problem.heads, problem.q_len, size)

@@ -56,7 +56,7 @@ def _probes(problem: Attention, inputs: AttentionInputs, seed: int) -> Iterator[
     yield from _awkward(problem, seed)
     if problem.direction == "forward":
         yield from _values(problem, inputs, generator)
-        yield Probe("scores that differ by a hundred between rows", inputs.replace(q=_uneven(problem, inputs)))
+        yield Probe("scores that differ by a hundred between rows", inputs.replace(q=_uneven(problem, inputs)), slack=_of_sums(inputs))
         # which of two nearly equal keys wins is decided by rounding; a softmax that overflows gives no numbers at all
         yield Probe("scores that overflow without their maximum taken off", inputs.replace(q=inputs.q * OVERFLOWING), slack=50)
         if problem.softcap:
@@ -73,6 +73,11 @@ def _shared_pages(problem: Attention, inputs: AttentionInputs) -> Iterator[Probe
         longest = problem.batch - 1 if inputs.lengths is None else int(inputs.lengths.argmax())
         table = inputs.block_table[longest].expand_as(inputs.block_table).contiguous()
         yield Probe("rows share their pages", inputs.replace(block_table=table))
+
+
+def _of_sums(inputs: AttentionInputs) -> float:
+    """Where all keys weigh alike: the plain formula happens to sum in blocks, a running sum of thousands is several times as far off."""
+    return RUNNING_SUM if inputs.v.dtype == torch.float32 else 1
 
 
 def _edges(problem: Attention, inputs: AttentionInputs) -> Iterator[Probe]:
@@ -126,9 +131,7 @@ def _values(problem: Attention, inputs: AttentionInputs, generator: torch.Genera
     wide = -(-problem.kv_len // problem.head_dim)
     tiles = (keys[:, None] // wide == features).to(inputs.v).expand_as(inputs.v).contiguous()
     yield Probe("every key counts once (each feature sums one run of keys)", inputs.replace(v=tiles))
-    # the plain formula happens to sum 1s in blocks, and a running sum of thousands is several times as far off in float32
-    slack = RUNNING_SUM if inputs.v.dtype == torch.float32 else 1
-    yield Probe("weights sum to 1 (values of 1)", inputs.replace(v=torch.ones_like(inputs.v)), slack=slack)
+    yield Probe("weights sum to 1 (values of 1)", inputs.replace(v=torch.ones_like(inputs.v)), slack=_of_sums(inputs))
     if problem.triangular and problem.kv_len > 1 and not problem.ragged:
         yield _late_keys(problem, inputs, generator)
     if inputs.lengths is not None:

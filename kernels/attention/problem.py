@@ -156,6 +156,10 @@ class Attention(Problem):
         return self.batch * self.q_len
 
     @property
+    def summands(self) -> int:
+        return self.kv_len
+
+    @property
     def label(self) -> str:
         heads = f"{self.heads}/{self.kv_heads}" if self.grouped else f"{self.heads}"
         length = f"{self.q_len}→{self.kv_len}" if self.cross else f"{self.q_len}"

@@ -67,6 +67,18 @@ def test_gradients_of_keys_are_whole_where_rows_are_chosen(kernels):
         verify(answer, chosen, Setup(CPU), truth)
 
 
+@pytest.mark.parametrize("kv_len", [4096, 32768])
+def test_running_sums_over_a_long_context_are_right_and_a_hundred_thousandth_is_not(kernels, kv_len):
+    problem = Attention(heads=8, q_len=1, kv_len=kv_len, structured=True)
+    truth = Truth.of(problem, problem.inputs(0), None, flops=1e12)
+    chosen = kernels["attention/sdpa"]
+    weights = torch.softmax(truth.inputs.q @ truth.inputs.k.mT * problem.scale, -1)
+    one_by_one = (weights.mT * truth.inputs.v).cumsum(2)[:, :, -1:]
+    verify(one_by_one, chosen, Setup(CPU), truth)
+    with pytest.raises(WrongOutput, match="rms error|largest error"):
+        verify(one_by_one * (1 + 3e-5), chosen, Setup(CPU), truth)
+
+
 def test_padded_tokens_of_a_layer_are_not_compared(kernels):
     problem = Layer(batch=2, seq_len=200, dim=32, heads=2, hidden_dim=64, padding=True)
     truth = Truth.of(problem, problem.inputs(0), problem.weights(3), flops=1e5)
