@@ -75,7 +75,7 @@ def test_running_sums_over_a_long_context_are_right_and_a_hundred_thousandth_is_
     weights = torch.softmax(truth.inputs.q @ truth.inputs.k.mT * problem.scale, -1)
     one_by_one = (weights.mT * truth.inputs.v).cumsum(2)[:, :, -1:]
     verify(one_by_one, chosen, Setup(CPU), truth)
-    with pytest.raises(WrongOutput, match="rms error|largest error"):
+    with pytest.raises(WrongOutput, match=r"rms error|largest error"):
         verify(one_by_one * (1 + 3e-5), chosen, Setup(CPU), truth)
 
 
