@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from .._identity import triton_kernels
 from ..contract import ITEM_BYTES
 from ._prefill_code import takes_tma
@@ -17,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._cards import Card
-    from ..registry import Device, Run, Setup, Trace
-    from .problem import Attention, AttentionInputs
+    from ..registry import Device, Setup, Trace
+    from .problem import Attention
 
 FEW_QUERIES = 16
 """Up to so many a step of decoding is bound by reading keys, among which no program alone is quick."""
@@ -49,18 +47,6 @@ def options(problem: Attention, card: Card, asked: Asked) -> dict[str, Any]:
         "together": heads_together(problem.group, problem.kv_len, **size, causal=problem.triangular),
         "tma": takes_tma(card.capability, item_bytes),
     }
-
-
-def started(attend: Run, setup: Setup) -> Run:
-    """`attend` on the device that its inputs lie on, compiled by a first call."""
-
-    def run(inputs: AttentionInputs) -> torch.Tensor:
-        with torch.cuda.device_of(inputs.q):  # type: ignore[no-untyped-call] # Triton launches on the current device
-            found: torch.Tensor = attend(inputs)
-        return found
-
-    run(setup.calibration)
-    return run
 
 
 def ran(names: Sequence[str], problem: Attention, setup: Setup, trace: Trace) -> str:

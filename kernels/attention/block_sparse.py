@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .._cards import Card
 from ..registry import Device, Kernel, NotAsNamed, Run, Setup, Trace, kernel
 from . import _sparse_card
+from ._on_device import started
 from ._precision import precision
 from ._sparse_blocks import KEYS, QUERIES, Choice, kept_share, spans, too_few
 from ._sparse_claim import claimed
@@ -91,7 +92,7 @@ def declared(name: str, choice: Choice, summary: str) -> Kernel:
     def build(problem: Attention, setup: Setup) -> Run:
         if setup.device.type != "cuda":
             return through_blocks(problem, choice, QUERIES["cpu"])
-        return _sparse_card.started(launched(problem, choice, Card.of(setup.device), precision=precision()), setup)
+        return started(launched(problem, choice, Card.of(setup.device), precision=precision()), setup.calibration)
 
     build.__doc__ = summary
     return kernel(

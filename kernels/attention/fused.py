@@ -10,6 +10,7 @@ from .._cards import Card
 from .._identity import triton_kernels
 from ..registry import ITEM_BYTES, Device, Gradients, Run, Setup, Trace, kernel
 from . import _backward_code, _backward_tuning, _decode_code, _decode_tuning, _prefill_code, _prefill_tuning, _tuned_code
+from ._on_device import started
 from ._pairs import keys_read
 from ._precision import precision
 from .problem import EVERYTHING, Attention, AttentionInputs
@@ -104,15 +105,7 @@ def fused(problem: Attention, setup: Setup) -> Run:
     gradients and add up those of the queries in memory. Float32 products are exact, or TF32 where torch allows that
     (torch.backends.cuda.matmul.fp32_precision). It compiles on its first call, which belongs to the build.
     """
-    attend = launched(problem, Card.of(setup.device), precision=precision())
-
-    def run(inputs: AttentionInputs) -> torch.Tensor | Gradients:
-        with torch.cuda.device_of(inputs.q):  # type: ignore[no-untyped-call] # Triton launches on the current device
-            found: torch.Tensor | Gradients = attend(inputs)
-        return found
-
-    run(setup.calibration)
-    return run
+    return started(launched(problem, Card.of(setup.device), precision=precision()), setup.calibration)
 
 
 def launched(problem: Attention, card: Card, *, precision: str = "ieee") -> Run:

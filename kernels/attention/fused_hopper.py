@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from .._cards import Card
 from .._code import Configuration
 from .._identity import triton_kernels
 from ..registry import ITEM_BYTES, Device, Run, Setup, Trace, kernel
 from . import _hopper_code, _hopper_tiles, _hopper_tuning
+from ._on_device import started
 from ._pairs import keys_read
-from .problem import Attention, AttentionInputs
+from .problem import Attention
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,15 +63,7 @@ def fused_hopper(problem: Attention, setup: Setup) -> Run:
     Programs stay and go through all tiles, so that the loads of the next one begin while the last one ends. Few queries: the heads of a
     group share a tile, and several programs share the keys of a row (split-KV). It compiles on its first call, which belongs to the build.
     """
-    attend = launched(problem, Card.of(setup.device))
-
-    def run(inputs: AttentionInputs) -> torch.Tensor:
-        with torch.cuda.device_of(inputs.q):  # type: ignore[no-untyped-call] # Triton launches on the current device
-            found: torch.Tensor = attend(inputs)
-        return found
-
-    run(setup.calibration)
-    return run
+    return started(launched(problem, Card.of(setup.device)), setup.calibration)
 
 
 def launched(problem: Attention, card: Card) -> Run:

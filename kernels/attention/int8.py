@@ -13,6 +13,7 @@ from . import _int8_code, _int8_tiles
 from ._int8_claims import by_row, centred, keys_by_block
 from ._int8_graph import attend as attend_on_cpu
 from ._int8_graph import blocks, part, query_steps
+from ._on_device import started
 from ._prefill_code import takes_tma
 from ._prefill_tiles import heads_together
 from .problem import Attention, AttentionInputs
@@ -80,15 +81,7 @@ def int8(problem: Attention, setup: Setup) -> Run:
     """
     if setup.device.type == "cpu":
         return attend_on_cpu(problem, setup)
-    attend = launched(problem, Card.of(setup.device))
-
-    def run(inputs: AttentionInputs) -> torch.Tensor:
-        with torch.cuda.device_of(inputs.q):  # type: ignore[no-untyped-call] # Triton launches on the current device
-            found: torch.Tensor = attend(inputs)
-        return found
-
-    run(setup.calibration)
-    return run
+    return started(launched(problem, Card.of(setup.device)), setup.calibration)
 
 
 def launched(problem: Attention, card: Card) -> Run:

@@ -15,6 +15,7 @@ from ._int8_cache_graph import LONGEST
 from ._int8_cache_graph import attend as attend_on_cpu
 from ._int8_claims import by_row, keys_by_token, values_by_feature
 from ._int8_tiles import refusal_on_cuda
+from ._on_device import started
 from ._pairs import keys_read
 from .problem import Attention, AttentionInputs
 
@@ -95,15 +96,7 @@ def int8_cache(problem: Attention, setup: Setup) -> Run:
     """
     if setup.device.type == "cpu":
         return attend_on_cpu(problem, setup)
-    attend = launched(problem, Card.of(setup.device))
-
-    def run(cache: Cache) -> torch.Tensor:
-        with torch.cuda.device_of(cache.q):  # type: ignore[no-untyped-call] # Triton launches on the current device
-            found: torch.Tensor = attend(cache)
-        return found
-
-    run(prepare(problem, setup, setup.calibration))
-    return run
+    return started(launched(problem, Card.of(setup.device)), prepare(problem, setup, setup.calibration))
 
 
 def launched(problem: Attention, card: Card) -> Run:

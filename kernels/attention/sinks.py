@@ -9,6 +9,7 @@ import torch
 from .._cards import Card
 from ..registry import Device, Kernel, NotAsNamed, Run, Setup, Trace, kernel
 from . import _sparse_card
+from ._on_device import started
 from ._precision import precision
 from ._sparse_band import Band, keys_attended, through_band
 from ._sparse_blocks import too_few
@@ -82,7 +83,7 @@ def declared(name: str, parts: int, share: str) -> Kernel:
     def build(problem: Attention, setup: Setup) -> Run:
         if setup.device.type != "cuda":
             return through_band(problem, Band.of(problem, parts))
-        return _sparse_card.started(launched(problem, parts, Card.of(setup.device), precision=precision()), setup)
+        return started(launched(problem, parts, Card.of(setup.device), precision=precision()), setup.calibration)
 
     build.__doc__ = f"{share} of the keys: the first ones and a window of those nearest to each query, through SDPA or a Triton kernel."
     return kernel(

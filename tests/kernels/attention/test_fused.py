@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from kerneldyno.kernels._cards import H100, Card
+from kerneldyno.kernels.attention._on_device import started
 from kerneldyno.kernels.attention.fused import device_kernel, fused, ran
-from kerneldyno.kernels.attention.problem import Attention
+from kerneldyno.kernels.attention.problem import Attention, AttentionInputs
 from kerneldyno.kernels.registry import Device, NotAsNamed, Setup, Trace
 
 HOPPER = Device("cuda", capability=(9, 0))
@@ -77,3 +78,17 @@ def test_backward_its_own_kernel_has_to_run_too(monkeypatch: pytest.MonkeyPatch)
     assert said == "Triton: prefill_kernel, keys_kernel 32×32 w4 s2, default; backward 32×32 w8 s2, default"
     with pytest.raises(NotAsNamed, match="keys_kernel did not run"):
         ran(problem, setup, Trace({"prefill_kernel": 1}))
+
+
+def test_the_first_call_belongs_to_the_build() -> None:
+    calls: list[AttentionInputs] = []
+
+    def attend(inputs: AttentionInputs) -> torch.Tensor:
+        calls.append(inputs)
+        return inputs.q
+
+    first, second = (Attention(q_len=3).inputs(seed) for seed in (1, 2))
+    run = started(attend, first)
+    assert calls == [first]
+    assert run(second) is second.q
+    assert calls == [first, second]
