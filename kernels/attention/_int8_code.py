@@ -142,5 +142,5 @@ def _quantizing(capability: tuple[int, int], head_dim: int, function: str) -> Co
         warps=warps,
         stages=3,  # what Triton takes where nobody says
         tensor_cores=False,
-        representative=(head_dim, function) == (128, KEYS),
+        representative=head_dim == 128,
     )

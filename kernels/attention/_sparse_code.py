@@ -78,7 +78,11 @@ def where_it_lies(cut: Tile, head_dim: int, *, by_tma: bool, tma: bool, odd: boo
     if by_tma:
         return cut
     whole = whole_head(head_dim)
-    return for_odd_rows(cut, whole, biased=False) if odd else by_pointers(cut, whole) if tma else cut
+    if odd:
+        loose = for_odd_rows(cut, whole, biased=False)
+        # an address for each number and a list of blocks: on sm_80 128 queries of a wide head spill 24 to 61 of them
+        return replace(loose, bt=64) if whole > 64 else loose
+    return by_pointers(cut, whole) if tma else cut
 
 
 def room(blocks: int) -> int:
@@ -115,8 +119,6 @@ def selecting(asked: Asked, *, group: int, head_dim: int, blocks: int, parts: in
 
 SELECTING_WARPS = 4
 POOLING_WARPS = 4
-SPILLS_ALLOWED = 8
-"""Loads and stores of spilled registers that float32 may have: 64×32 at head_dim 32 has 6 of them on sm_90, an address."""
 
 
 def configurations(capability: tuple[int, int], *, listed: bool) -> Iterator[Configuration]:
@@ -175,9 +177,14 @@ def _attending(
         stages=cut.stages,
         tensor_cores=dtype != "float32" or asked.precision != "ieee",
         instruction="HMMA" if cut.bt < 64 else "",
-        spills_allowed=SPILLS_ALLOWED if dtype == "float32" else 0,
+        spills_allowed=spills_allowed(capability, dtype),
         representative=representative,
     )
+
+
+def spills_allowed(capability: tuple[int, int], dtype: str) -> int:
+    """Loads and stores of spilled registers that are let pass: addresses. See the notes, "Budgets"."""
+    return 12 if capability[0] == 10 else 8 if dtype == "float32" else 0
 
 
 def _choosing(capability: tuple[int, int]) -> Iterator[Configuration]:
@@ -188,13 +195,19 @@ def _choosing(capability: tuple[int, int]) -> Iterator[Configuration]:
                 fixed = pooling(head_dim, size, lengths=True) | {"s_d": 1}
                 types = {"p_mean": "*fp32", "p_lengths": "*i32"}
                 found = signature(POOLING, fixed, dtype, "", types)
-                yield _without_products(capability, "pool_kernel", dtype, head_dim, f"means of {size}", found, fixed, POOLING_WARPS)
+                yield _without_products(
+                    capability, "pool_kernel", dtype, head_dim, f"means of {size}", found, fixed, POOLING_WARPS,
+                    representative=(head_dim, dtype, size) == (128, "bfloat16", KEYS),
+                )  # fmt: skip
         for parts, blocks in ((4, 64), *((0, blocks) for blocks in (16, 64, 256, 512, 1024, 2048, BLOCKS[1]))):
             fixed = selecting(Asked(causal=True, lengths=2), group=4, head_dim=head_dim, blocks=blocks, parts=parts)
             types = {"p_numbers": "*i32", "p_counts": "*i32", "p_lengths": "*i32"}
             found = signature(SELECTING, fixed, "float32", "scale MASS", types)
             which = f"{'mass' if parts == 0 else 'share'} of {blocks} blocks"
-            yield _without_products(capability, "select_kernel", "float32", head_dim, which, found, fixed, SELECTING_WARPS)
+            yield _without_products(
+                capability, "select_kernel", "float32", head_dim, which, found, fixed, SELECTING_WARPS,
+                representative=(head_dim, blocks) == (128, 256),
+            )  # fmt: skip
 
 
 def _without_products(
@@ -206,6 +219,8 @@ def _without_products(
     found: dict[str, str],
     fixed: dict[str, Any],
     warps: int,
+    *,
+    representative: bool,
 ) -> Configuration:
     return Configuration(
         function=f"{MODULE}:{name}",
@@ -220,4 +235,5 @@ def _without_products(
         warps=warps,
         stages=2,
         tensor_cores=False,
+        representative=representative,
     )

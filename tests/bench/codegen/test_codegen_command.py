@@ -134,7 +134,7 @@ def test_stopping_keeps_what_was_compiled(tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         (["--arch", "sm_70"], "--arch 'sm_70' is unknown: choose from sm_80, sm_86, sm_89, sm_90, sm_100, sm_120"),
-        (["--kernels", "attention/sdpa"], "matches no kernel with Triton code of its own: choose from attention/fused, "),
+        (["--kernels", "attention/sdpa"], "matches no kernel with Triton code of its own: choose from attention/block_sparse_50, "),
         (["--kernels", "nothing*"], "matches no kernel with Triton code of its own"),
         (["--jobs", "0"], "--jobs 0 is impossible: give 1 or more"),
         (["--timeout", "0"], "--timeout 0 is impossible: give more than 0 seconds"),
