@@ -22,7 +22,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     "feedforward": {"seq_len": 24, "dim": 32, "hidden_dim": 64},
     "layer": {"seq_len": 24, "dim": 64, "heads": 2, "hidden_dim": 64},
 }
-OWN = {"attention/int8_cache": {"q_len": 8, "kv_len": 48}}
+OWN = {
+    "attention/int8_cache": {"q_len": 8, "kv_len": 48},
+    **{f"attention/{name}": {"kv_len": 1024} for name in ("block_sparse_50", "block_sparse_25", "block_sparse_12", "block_sparse_mass90")},
+    **{f"attention/{name}": {"kv_len": 1024} for name in ("sinks_50", "sinks_25", "sinks_12")},
+}
 """For kernels that take no other."""
 SCALED = 3.0
 """Planted factor of attention's scores."""

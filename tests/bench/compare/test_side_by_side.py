@@ -28,6 +28,8 @@ PLANTS = [
     ("attention/_int8_cache_graph.py", "number(problem.scale)", "number(3.0 * problem.scale)"),
     ("attention/sdpa.py", "scaled_dot_product_attention(inputs.q,", "scaled_dot_product_attention(3.0 * inputs.q,"),
     ("attention/pruned.py", "scaled_dot_product_attention(q,", "scaled_dot_product_attention(3.0 * q,"),
+    ("attention/_sparse_gather.py", "rows, problem.scale,", "rows, 3.0 * problem.scale,"),
+    ("attention/_sparse_band.py", "q[:, :, start + blind : stop], keys", "3.0 * q[:, :, start + blind : stop], keys"),
     ("attention/_prefill_triton.py", "b_s = tl.dot(b_q, b_k.T,", "b_s = 3.0 * tl.dot(b_q, b_k.T,"),
     ("feedforward/eager.py", "setup.weights)", "setup.weights.replace(w2=2.0 * setup.weights.w2))"),
     ("feedforward/compiled.py", "setup.weights)", "setup.weights.replace(w2=2.0 * setup.weights.w2))"),
@@ -41,7 +43,9 @@ PLANTS = [
 
 TRITON = ("attention/fused", "feedforward/fused", "layer/fused")
 COMPILED = ("attention/compiled", "attention/compiled_tuned", "attention/flex", "feedforward/compiled", "layer/compiled")
-ON_A_GPU = tuple(f"attention/{name}" for name in ("sdpa_efficient", "sdpa_cudnn", "cudnn", "flash_attn2", "flash_attn3", "flex_tuned"))
+ON_A_GPU = tuple(
+    f"attention/{name}" for name in ("sdpa_efficient", "sdpa_cudnn", "cudnn", "flash_attn2", "flash_attn3", "flex_tuned", "fused_hopper")
+)
 """They run nowhere else."""
 OTHERS = tuple(name for name in registry.load(declarations_only=True) if name not in TRITON + COMPILED + ON_A_GPU)
 
@@ -91,9 +95,9 @@ def other(side: str) -> str:
     return "planted" if side == "plain" else "plain"
 
 
-def test_eager_sdpa_onnxrt_int8_pruned_and_torch(revisions: tuple[Path, Path]) -> None:
+def test_eager_sdpa_onnxrt_int8_sparse_pruned_and_torch(revisions: tuple[Path, Path]) -> None:
     families = {registry.load(declarations_only=True)[name].family for name in OTHERS}
-    assert families == {"eager", "sdpa", "onnxrt", "jax", "int8", "pruned", "torch"}
+    assert families == {"eager", "sdpa", "onnxrt", "jax", "int8", "pruned", "block_sparse", "sinks", "torch"}
     assert_each_its_own(told(revisions, *OTHERS), *OTHERS)
 
 
