@@ -92,7 +92,7 @@ def int8_cache(problem: Attention, setup: Setup) -> Run:
     """A decode step over an 8-bit cache, quantized ahead: not timed, but reported. Keys have a scale each, values one per feature.
 
     Keys lose their mean over tokens before. On a GPU Triton (split-KV): 8-bit queries, integer scores, weights × values in 16 bit.
-    On a CPU one ONNX graph whose products are both of integers; queries and weights are numbers of two 8-bit digits.
+    On a CPU one ONNX graph whose products are both of integers; queries are numbers of two 8-bit digits, weights of three.
     """
     if setup.device.type == "cpu":
         return attend_on_cpu(problem, setup)
