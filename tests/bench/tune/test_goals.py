@@ -76,7 +76,10 @@ def test_candidates_for_odd_rows_of_the_decode_kernel_are_those_that_are_launche
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"kernels": ("attention/eager",)}, "no chosen kernel offers a choice: choose from attention/fused, attention/fused_hopper, feedforward/fused"),
+        (
+            {"kernels": ("attention/eager",)},
+            "no chosen kernel offers a choice: choose from attention/fused, attention/fused_hopper, feedforward/fused",
+        ),
         (
             {"kernels": ("attention/fused",), "axes": {"head_dim": [36], "q_len": [64], "dtype": ["float16"]}},
             "leaves attention/fused a choice",
