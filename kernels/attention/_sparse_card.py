@@ -1,21 +1,18 @@
-"""Sparse attention on a GPU, as far as both of its patterns have it in common: what it takes, how the work is cut, what ran."""
+"""Sparse attention on a GPU, as far as both of its patterns have it in common: what it takes, how the work is cut."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .._identity import triton_kernels
 from ..contract import ITEM_BYTES
 from ._prefill_code import takes_tma
 from ._prefill_tiles import heads_together
 from ._sparse_code import HEAD_DIMS, Asked, cut_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .._cards import Card
-    from ..registry import Device, Setup, Trace
+    from ..registry import Device
     from .problem import Attention
 
 FEW_QUERIES = 16
@@ -47,8 +44,3 @@ def options(problem: Attention, card: Card, asked: Asked) -> dict[str, Any]:
         "together": heads_together(problem.group, problem.kv_len, **size, causal=problem.triangular),
         "tma": takes_tma(card.capability, item_bytes),
     }
-
-
-def ran(names: Sequence[str], problem: Attention, setup: Setup, trace: Trace) -> str:
-    """Which Triton kernels ran; raises NotAsNamed where one did not, or torch multiplied matrices beside them."""
-    return triton_kernels(*names, alone=True)(problem, setup, trace)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._cards import Card
+from .._identity import triton_kernels
 from ..registry import Device, Kernel, NotAsNamed, Run, Setup, Trace, kernel
 from . import _sparse_card
 from ._on_device import started
@@ -67,7 +68,7 @@ def judge_of(choice: Choice) -> Callable[[Attention, Setup, Trace], str]:
             told = f"{choice.mass:.0%} of the mass" if choice.mass else f"{kept_share(problem, choice, queries):.0%} of the blocks"
             cut = _sparse_card.options(problem, Card.of(setup.device), Asked())["cut"]
             names = ("sparse_kernel", "select_kernel", "pool_kernel")
-            return f"{_sparse_card.ran(names, problem, setup, trace)}: {told} of {KEYS} keys for {queries} queries, {cut}"
+            return f"{triton_kernels(*names, alone=True)(problem, setup, trace)}: {told} of {KEYS} keys for {queries} queries, {cut}"
         most = flops_at_most(problem, choice, queries)
         if not 0 < trace.product_flops <= most:
             raise NotAsNamed(f"torch's products took {trace.product_flops:.3g} flop, those with the kept blocks take at most {most:.3g}")

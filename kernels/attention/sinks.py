@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._cards import Card
+from .._identity import triton_kernels
 from ..registry import Device, Kernel, NotAsNamed, Run, Setup, Trace, kernel
 from . import _sparse_card
 from ._on_device import started
@@ -61,7 +62,7 @@ def judge_of(parts: int) -> Callable[[Attention, Setup, Trace], str]:
         told = f"{band.sinks} first keys and a window of {band.window}"
         if setup.device.type == "cuda":
             cut = _sparse_card.options(problem, Card.of(setup.device), Asked(listed=False))["cut"]
-            return f"{_sparse_card.ran(('sparse_kernel',), problem, setup, trace)}: {told}, {cut}"
+            return f"{triton_kernels('sparse_kernel', alone=True)(problem, setup, trace)}: {told}, {cut}"
         most = 4 * problem.heads * problem.head_dim * keys_attended(problem, band)
         if not 0 < trace.product_flops <= most:
             raise NotAsNamed(f"torch's products took {trace.product_flops:.3g} flop, those with the kept keys take at most {most:.3g}")
