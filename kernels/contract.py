@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 if TYPE_CHECKING:
     import torch
 
+    from ._gradients import Gradients
+
 DTYPES = ("float32", "bfloat16", "float16")
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SHORT_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
@@ -91,29 +93,6 @@ class Tensors:
 
 
 @dataclass(frozen=True)
-class Gradients:
-    """What a kernel returns in direction "backward": its output and the gradient of every differentiable input."""
-
-    output: torch.Tensor
-    by_name: dict[str, torch.Tensor]
-
-
-def differentiated(run: Run) -> Run:
-    """A forward and a backward pass through `run` by torch.autograd, for the gradient `inputs.grad` of its output."""
-
-    def forward_backward(inputs: Inputs) -> Gradients:
-        import torch
-
-        with torch.enable_grad():
-            leaves = {name: getattr(inputs, name).detach().requires_grad_() for name in inputs.differentiable}
-            output = run(inputs.replace(**leaves))
-            found = torch.autograd.grad(output, list(leaves.values()), inputs.grad)
-        return Gradients(output.detach(), dict(zip(leaves, found, strict=True)))
-
-    return forward_backward
-
-
-@dataclass(frozen=True)
 class Setup:
     """What a kernel is built with."""
 
@@ -180,6 +159,8 @@ class Problem(ABC):
 
     operator: ClassVar[str]
     directions: ClassVar[tuple[str, ...]] = ("forward",)
+    added_later: ClassVar[tuple[str, ...]] = ()
+    """Fields that came after runs had been published: at their defaults they are left out, so that cases keep the names that they had."""
 
     rows: ClassVar[torch.Tensor | None] = None
     """Positions on the sequence axis that `reference`, `naive` and `gradients` answer for; None: all. See `at`."""
@@ -215,8 +196,9 @@ class Problem(ABC):
         return chosen
 
     def fields(self) -> dict[str, Any]:
-        """Every field by name, in declaration order: plain values that can be written to JSON."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        """Every field that was asked for, by name, in declaration order: plain values that can be written to JSON."""
+        given = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
+        return {name: value for name, (value, usual) in given.items() if value != usual or name not in self.added_later}
 
     @property
     @abstractmethod

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ._gradients import Gradients, differentiated
 from ._sources import digest
 from ._standin import standing_in
 from .contract import (
@@ -28,7 +29,6 @@ from .contract import (
     OPERATORS,
     SHORT_DTYPES,
     Device,
-    Gradients,
     Inputs,
     NotAsNamed,
     Probe,
@@ -38,7 +38,6 @@ from .contract import (
     Tensors,
     Trace,
     Weights,
-    differentiated,
     holding,
     kind_of,
 )

@@ -66,7 +66,7 @@ def by(factor: float) -> Steps:
 def sample_variance(problem: FeedForward, x: torch.Tensor, weights: FeedForwardWeights) -> torch.Tensor:
     """The variance is divided by n - 1."""
     variance = x.var(-1, keepdim=True)
-    h = (x - x.mean(-1, keepdim=True)) * torch.rsqrt(variance + NORMS[problem.norm])
+    h = (x - x.mean(-1, keepdim=True)) * torch.rsqrt(variance + problem.norm_epsilon)
     return h * there(weights.norm_weight) + there(weights.norm_bias)
 
 
@@ -74,14 +74,14 @@ def variance_from_squares(problem: FeedForward, x: torch.Tensor, weights: FeedFo
     """E[x²] - E[x]² in float32: nothing is left of it where the mean is large."""
     mean = x.mean(-1, keepdim=True)
     variance = (x.square().mean(-1, keepdim=True) - mean.square()).clamp(min=0)
-    h = (x - mean) * torch.rsqrt(variance + NORMS[problem.norm])
+    h = (x - mean) * torch.rsqrt(variance + problem.norm_epsilon)
     return h * there(weights.norm_weight) + there(weights.norm_bias)
 
 
 def statistics_in_half(problem: FeedForward, x: torch.Tensor, weights: FeedForwardWeights) -> torch.Tensor:
     """The norm's sum of squares is taken in float16, where 65504 is the largest number."""
     squares = (x.half() * x.half()).sum(-1, keepdim=True).float() / x.shape[-1]
-    return x * torch.rsqrt(squares + NORMS[problem.norm]) * there(weights.norm_weight)
+    return x * torch.rsqrt(squares + problem.norm_epsilon) * there(weights.norm_weight)
 
 
 def hidden(change: Callable[[torch.Tensor], torch.Tensor]) -> Steps:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from kerneldyno.kernels.feedforward.problem import NORMS, activate
+from kerneldyno.kernels.feedforward.problem import activate
 
 if TYPE_CHECKING:
     from kerneldyno.kernels.feedforward.problem import FeedForward, FeedForwardInputs, FeedForwardWeights
@@ -28,7 +28,7 @@ def as_given(x: torch.Tensor) -> torch.Tensor:
 
 def normalized(problem: FeedForward, x: torch.Tensor, weights: FeedForwardWeights) -> torch.Tensor:
     """The norm that the problem asks for."""
-    return norm(problem.norm, x, weights, NORMS[problem.norm])
+    return norm(problem.norm, x, weights, problem.norm_epsilon)
 
 
 def norm(kind: str, x: torch.Tensor, weights: FeedForwardWeights, epsilon: float) -> torch.Tensor:

@@ -34,9 +34,6 @@ EVERYTHING = ("causal", "padding", "bias", "mask", "window", "softcap", "ragged"
 LARGEST_PAGE = 1024
 """Tokens in a page of a cache that is not so long: larger ones waste memory."""
 
-ADDED_LATER = ("window", "softcap", "ragged", "page_size", "structured")
-"""Fields that came after runs had been published."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Attention(Problem):
@@ -73,6 +70,7 @@ class Attention(Problem):
 
     operator: ClassVar[str] = "attention"
     directions: ClassVar[tuple[str, ...]] = ("forward", "backward")
+    added_later: ClassVar[tuple[str, ...]] = ("window", "softcap", "ragged", "page_size", "structured")
 
     def __post_init__(self) -> None:
         for name, default in (("kv_heads", self.heads), ("kv_len", self.q_len)):
@@ -107,10 +105,6 @@ class Attention(Problem):
             raise ValueError(f"page_size {self.page_size} is far more than kv_len {self.kv_len}: give at most {LARGEST_PAGE}, or kv_len")
         if self.page_size and self.direction == "backward":
             raise ValueError("direction 'backward' is not defined for a paged cache: choose forward, or page_size 0")
-
-    def fields(self) -> dict[str, Any]:
-        """As everywhere, less the fields added later where they ask for nothing: cases keep the names that they had before."""
-        return {name: value for name, value in super().fields().items() if value or name not in ADDED_LATER}
 
     @property
     def grouped(self) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._onnxsession import session
-from .problem import NORMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +25,9 @@ def network(g: Graph, problem: FeedForward, weights: FeedForwardWeights, x: str,
     """The result's name; x and it are [tokens, dim]."""
     h = x
     if problem.norm == "layernorm":
-        h = g.layer_norm(x, weights.norm_weight, weights.norm_bias, NORMS["layernorm"])
+        h = g.layer_norm(x, weights.norm_weight, weights.norm_bias, problem.norm_epsilon)
     elif problem.norm == "rmsnorm":
-        h = g.rms_norm(x, weights.norm_weight, NORMS["rmsnorm"])
+        h = g.rms_norm(x, weights.norm_weight, problem.norm_epsilon)
     up = linear(h, "w1")
     a = g.add("Mul", g.activation(problem.activation, linear(h, "w_gate")), up) if problem.gated else g.activation(problem.activation, up)
     y = linear(a, "w2")

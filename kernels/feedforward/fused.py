@@ -10,7 +10,7 @@ from .._cards import H100, Card
 from .._identity import triton_kernels
 from ..registry import Device, Run, Setup, Trace, kernel
 from . import _fused_code, _fused_tuning
-from .problem import EVERYTHING, NORMS, FeedForward, FeedForwardInputs
+from .problem import EVERYTHING, FeedForward, FeedForwardInputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,7 @@ def fused(problem: FeedForward, setup: Setup) -> Run:
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call] # Triton launches on the current device
             h = x
             if weights.norm_weight is not None:
-                h = _fused_triton.normalize(x, weights.norm_weight, weights.norm_bias, NORMS[problem.norm])
+                h = _fused_triton.normalize(x, weights.norm_weight, weights.norm_bias, problem.norm_epsilon)
             gate = {"gate": weights.w_gate, "gate_bias": weights.b_gate}
             a = _fused_triton.linear(h, weights.w1, weights.b1, **gate, activation=problem.activation, cut=first)
             y = _fused_triton.linear(a, weights.w2, weights.b2, residual=x if problem.residual else None, cut=second)

@@ -62,6 +62,12 @@ class FeedForwardInputs(Tensors):
     differentiable: ClassVar[tuple[str, ...]] = ("x",)
 
 
+def require_epsilon(epsilon: float) -> None:
+    """Raise ValueError for what no norm can add to a variance."""
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
+        raise ValueError(f"epsilon {epsilon!r} is impossible: give a number from 0 (the norm's usual) to 1")
+
+
 def unchanged(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor itself."""
     return tensor
@@ -89,8 +95,11 @@ class FeedForward(Problem):
     gated: bool = False
     bias: bool = True
     residual: bool = False
+    epsilon: float = 0.0
+    """What a norm adds to the variance under its root; 0: the usual of its kind."""
 
     operator: ClassVar[str] = "feedforward"
+    added_later: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,6 +107,12 @@ class FeedForward(Problem):
         for name, known in (("activation", ACTIVATIONS), ("norm", tuple(NORMS))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown: choose from {', '.join(known)}")
+        require_epsilon(self.epsilon)
+
+    @property
+    def norm_epsilon(self) -> float:
+        """What the norm adds under its root."""
+        return self.epsilon or NORMS[self.norm]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -112,6 +127,7 @@ class FeedForward(Problem):
         words = [f"{self.batch}×{self.seq_len}", f"{self.dim}→{self.hidden_dim}", self.activation]
         words += ["gated"] * self.gated + [self.norm] * (self.norm != "none")
         words += ["residual"] * self.residual + ["no bias"] * (not self.bias)
+        words += [f"epsilon {self.epsilon:g}"] if self.epsilon else []
         return " ".join([*words, SHORT_DTYPES[self.dtype]])
 
     @property
@@ -157,9 +173,9 @@ class FeedForward(Problem):
     def normalize(self, x: torch.Tensor, weights: FeedForwardWeights) -> torch.Tensor:
         """What the matrices see of x."""
         if self.norm == "layernorm":
-            return F.layer_norm(x, (self.dim,), weights.norm_weight, weights.norm_bias, NORMS[self.norm])
+            return F.layer_norm(x, (self.dim,), weights.norm_weight, weights.norm_bias, self.norm_epsilon)
         if self.norm == "rmsnorm":
-            return F.rms_norm(x, (self.dim,), weights.norm_weight, NORMS[self.norm])
+            return F.rms_norm(x, (self.dim,), weights.norm_weight, self.norm_epsilon)
         return x
 
     def formula(
