@@ -29,7 +29,8 @@ PARTS = {
     }),
     "llama": ("layers.{}.", {
         "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "out": "self_attn.o_proj",
-        "norm1": "input_layernorm", "w1": "mlp.up_proj", "gate": "mlp.gate_proj", "w2": "mlp.down_proj", "norm2": "post_attention_layernorm",
+        "norm1": "input_layernorm", "w1": "mlp.up_proj", "gate": "mlp.gate_proj", "w2": "mlp.down_proj",
+        "norm2": "post_attention_layernorm",
     }),
     "vit": ("encoder.layer.{}.", {
         "q": "attention.attention.query", "k": "attention.attention.key", "v": "attention.attention.value", "out": "attention.output.dense",
@@ -82,7 +83,14 @@ class Source:
         sizes = self.config.layer
         dim, hidden, heads = sizes["dim"], sizes["hidden_dim"], sizes["head_dim"] * sizes["heads"]
         shared = sizes["head_dim"] * sizes["kv_heads"]
-        matrices = {"q": (heads, dim), "k": (shared, dim), "v": (shared, dim), "out": (dim, heads), "w1": (hidden, dim), "w2": (dim, hidden)}
+        matrices = {
+            "q": (heads, dim),
+            "k": (shared, dim),
+            "v": (shared, dim),
+            "out": (dim, heads),
+            "w1": (hidden, dim),
+            "w2": (dim, hidden),
+        }
         matrices |= {"gate": (hidden, dim)} if sizes.get("gated") else {}
         for part, shape in matrices.items():
             self.require_shape(self.part(layer, part, "weight"), shape)
@@ -103,7 +111,9 @@ class Source:
                 raise ModelError(f"{path.name} holds no tensor {tensor!r}, though the index says so: download the model again")
             found = tuple(file.get_slice(tensor).get_shape())
         if found != shape:
-            raise ModelError(f"{path.name}: {tensor} has the shape {list(found)}, config.json asks for {list(shape)}: they do not belong together")
+            raise ModelError(
+                f"{path.name}: {tensor} has the shape {list(found)}, config.json asks for {list(shape)}: they do not belong together"
+            )
 
 
 @contextmanager
@@ -202,7 +212,9 @@ def offered(source: Source | None) -> Iterator[None]:
     """Inside, this process and those that it starts find the model's files."""
     before = os.environ.get(VARIABLE)
     if source is not None and source.files:
-        places = {name: None if path is None else str(path.resolve()) for name, path in (("weights", source.weights), ("inputs", source.inputs))}
+        places = {
+            name: None if path is None else str(path.resolve()) for name, path in (("weights", source.weights), ("inputs", source.inputs))
+        }
         os.environ[VARIABLE] = json.dumps({"folder": str(source.folder), **places, "digest": source.digest, "stamps": _stamps(source)})
     else:
         os.environ.pop(VARIABLE, None)

@@ -1,4 +1,4 @@
-"""Drawing the inputs of an attention problem: plain N(0, 1) numbers, or ones with structure."""
+"""Drawing the inputs of an attention problem: plain N(0, 1) numbers, or ones with structure, or those of a model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .. import _given
 from ._inputs import AttentionInputs
 from ._paging import block_table, paged
 
@@ -37,9 +38,13 @@ def drawn(problem: Attention, seed: int, device: torch.device | str = "cpu") -> 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator, device=device, dtype=dtype)
 
-    q = normal(problem.batch, problem.heads, problem.q_len, problem.head_dim)
-    kv_shape = (problem.batch, problem.kv_heads, problem.kv_len, problem.head_dim) if problem.structured else problem.kv_shape
-    k, v = normal(*kv_shape), normal(*kv_shape)
+    whole = problem.structured or problem.given  # k and v in one piece, paged afterwards
+    if problem.given:
+        q, k, v = _given.attention_qkv(problem, seed, device)
+    else:
+        q = normal(problem.batch, problem.heads, problem.q_len, problem.head_dim)
+        kv_shape = (problem.batch, problem.kv_heads, problem.kv_len, problem.head_dim) if whole else problem.kv_shape
+        k, v = normal(*kv_shape), normal(*kv_shape)
     grad = normal(*q.shape) if problem.direction == "backward" else None
     bias = normal(1, problem.heads, problem.q_len, problem.kv_len) if problem.bias == "additive" else None
     mask = None
@@ -49,6 +54,7 @@ def drawn(problem: Attention, seed: int, device: torch.device | str = "cpu") -> 
     inputs = AttentionInputs(q=q, k=k, v=v, bias=bias, mask=mask, lengths=lengths, grad=grad)
     if problem.structured:
         _impose(problem, inputs, generator)
+    if whole:
         return paged(problem, inputs, seed) if problem.page_size else inputs
     table = block_table(problem, problem.lengths(), generator) if problem.page_size else None
     return inputs.replace(block_table=table)

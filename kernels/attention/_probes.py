@@ -197,7 +197,7 @@ def _strides(inputs: AttentionInputs) -> Iterator[Probe]:
 def _awkward(problem: Attention, seed: int) -> Iterator[Probe]:
     """Few heads at lengths that fit no tile; the kernel is built anew for each."""
     kv_heads = min(problem.kv_heads, FEW)
-    small = replace(problem, batch=min(problem.batch, FEW), kv_heads=kv_heads, heads=kv_heads * problem.group)
+    small = replace(problem, batch=min(problem.batch, FEW), kv_heads=kv_heads, heads=kv_heads * problem.group, given="")
     small = replace(small, window=min(problem.window, WINDOW))
     if problem.cross:
         pairs = [(problem.q_len, length) for length in LENGTHS] if problem.q_len == 1 else [(129, 1000), (127, 129), (1, 127)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from .._given_config import require_given, told
 from ..contract import MOST
 from ..registry import ITEM_BYTES, SHORT_DTYPES, Gradients, Probe, Problem
 from . import _blocks, _pairs
@@ -67,10 +68,12 @@ class Attention(Problem):
     """Inputs as trained models have them, instead of N(0, 1): recent and repeated tokens and the first ones get more weight.
 
     For approximations, which are judged too harshly by random inputs, where every key matters alike; see `_drawing`."""
+    given: str = ""
+    """NAME/LAYER@DIGEST: the layer of a model whose queries, keys and values these are; empty: they are drawn. See `_given`."""
 
     operator: ClassVar[str] = "attention"
     directions: ClassVar[tuple[str, ...]] = ("forward", "backward")
-    added_later: ClassVar[tuple[str, ...]] = ("window", "softcap", "ragged", "page_size", "structured")
+    added_later: ClassVar[tuple[str, ...]] = ("window", "softcap", "ragged", "page_size", "structured", "given")
 
     def __post_init__(self) -> None:
         for name, default in (("kv_heads", self.heads), ("kv_len", self.q_len)):
@@ -97,6 +100,11 @@ class Attention(Problem):
 
     def _require_sense(self) -> None:
         """Raise ValueError for fields that contradict one another."""
+        require_given(self.given)
+        if self.given and self.structured:
+            raise ValueError("structured inputs are drawn, those of a model are given: leave structured out")
+        if self.given and self.q_len > self.kv_len:
+            raise ValueError(f"q_len {self.q_len} is more than kv_len {self.kv_len}, and the queries given are those of the last keys")
         if self.ragged and self.padding:
             raise ValueError("ragged and padding are two meanings of the same lengths: give one of them")
         if self.ragged and self.q_len > self.kv_len:
@@ -164,7 +172,7 @@ class Attention(Problem):
         words += [f"softcap {self.softcap:g}"] if self.softcap else []
         words += [f"pages of {self.page_size}"] if self.page_size else []
         words += ["structured"] if self.structured else []
-        words += [SHORT_DTYPES[self.dtype]] + (["fwd+bwd"] if self.direction == "backward" else [])
+        words += [SHORT_DTYPES[self.dtype], *(["fwd+bwd"] if self.direction == "backward" else []), *told(self.given)]
         return " ".join(words)
 
     @property
