@@ -146,12 +146,14 @@ def _networks() -> list[Plant]:
         return feedforward_steps.Steps(weights=lambda *_: setup.weights.replace(**keep).map(torch.Tensor.float)).build(problem, setup)
 
     layer, heads = layer_mistakes.Steps().build, "layer/pruned_heads_50_activations"
+    neurons = "feedforward/pruned_50_activations"
     return [
         posing_as(int8, "int8 that computes exactly in secret", exact, NETWORK),
         posing_as(int8, "int8 with 4-bit weights", of_weights(int8, coarse), NETWORK),
         posing_as(int8, "int8 with rows exchanged", of_weights(int8, shuffled), NETWORK),
         posing_as(pruned, "pruned that computes exactly in secret", exact, NETWORK),
         posing_as(pruned, "pruned with the first neurons instead of the strongest", others, NETWORK),
+        posing_as(neurons, "neurons chosen by their weights, not by what they add", registry.load()[pruned].build_run, NETWORK),
         posing_as("layer/int8", "int8 that computes exactly in secret", layer, LAYER),
         posing_as("layer/pruned", "pruned that computes exactly in secret", layer, LAYER),
         posing_as(heads, "heads chosen by their weights, not by what they add", registry.load()["layer/pruned_heads_50"].build_run, MANY),
@@ -183,6 +185,7 @@ def plants() -> list[Plant]:
         ("feedforward/int8", NETWORK),
     ]
     shipped += [("feedforward/pruned", NETWORK), ("layer/int8", LAYER), ("layer/pruned", LAYER)]
-    shipped += [("attention/pruned_25", ATTENTION), ("layer/pruned_heads_50_activations", LAYER)]
+    shipped += [("attention/pruned_25", ATTENTION), ("feedforward/pruned_50_activations", NETWORK)]
+    shipped += [("layer/pruned_heads_50_activations", LAYER)]
     shipped += [("attention/block_sparse_25", LONG), ("attention/block_sparse_mass90", LONG), ("attention/sinks_25", LONG)]
     return [*(right(name, problems) for name, problems in shipped), *_attention(), *_sparse(), *_networks(), *_secret()]

@@ -142,7 +142,7 @@ def all_heads(problem: Attention, setup: Setup) -> Run:
 def all_neurons(problem: FeedForward, setup: Setup) -> Run:
     """Pretends to leave neurons out: their weights are set to 0, and multiplied as before."""
     kept = torch.zeros(problem.hidden_dim, dtype=torch.bool, device=setup.device)
-    kept[kept_neurons(setup.weights)] = True
+    kept[kept_neurons(problem, setup)] = True
     weights = setup.weights.replace(w2=setup.weights.w2 * kept)
     return lambda inputs: problem.naive(inputs, weights)
 

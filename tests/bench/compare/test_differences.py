@@ -50,7 +50,7 @@ PRUNED_LAYERS = {name for name in ALL if name.startswith("layer/pruned")}
                                           "layer/fused"}),
         ("attention/sdpa.py", {name for name in ALL if name.startswith("attention/sdpa")}
          | {"layer/sdpa", "layer/compiled", "layer/int8"} | PRUNED_LAYERS),
-        ("_pruning.py", {"feedforward/pruned"} | PRUNED_LAYERS | {name for name in ALL if name.startswith("attention/pruned")}),
+        ("_pruning.py", PRUNED_LAYERS | {name for name in ALL if name.startswith(("attention/pruned", "feedforward/pruned"))}),
         ("layer/_compose.py", {f"layer/{name}" for name in ("compiled", "eager", "fused", "int8", "sdpa")} | PRUNED_LAYERS),
         ("layer/encoder.py", {"layer/torch"}),
         ("feedforward/__init__.py", {name for name in ALL if name.startswith("feedforward/")}
@@ -112,8 +112,8 @@ def test_files_of_data_count_for_their_folder(compared: Callable[..., Difference
 
 def test_one_more_one_less_and_one_renamed(compared: Callable[..., Differences]) -> None:
     def change(folder: Path) -> None:
-        eager = folder / "feedforward" / "pruned.py"
-        (folder / "feedforward" / "extra.py").write_text(eager.read_text().replace("def pruned(", "def extra("))
+        eager = folder / "feedforward" / "eager.py"
+        (folder / "feedforward" / "extra.py").write_text(eager.read_text().replace("def eager(", "def extra("))
         (folder / "feedforward" / "onnxrt.py").unlink()
         (folder / "attention" / "flex.py").rename(folder / "attention" / "bent.py")
 

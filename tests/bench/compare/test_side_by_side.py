@@ -33,7 +33,7 @@ PLANTS = [
     ("attention/_prefill_triton.py", "b_s = tl.dot(b_q, b_k.T,", "b_s = 3.0 * tl.dot(b_q, b_k.T,"),
     ("feedforward/eager.py", "setup.weights)", "setup.weights.replace(w2=2.0 * setup.weights.w2))"),
     ("feedforward/compiled.py", "setup.weights)", "setup.weights.replace(w2=2.0 * setup.weights.w2))"),
-    ("feedforward/pruned.py", "problem.naive(inputs, weights)", "problem.naive(inputs, weights.replace(w2=2.0 * weights.w2))"),
+    ("feedforward/pruned.py", "F.linear(a, weights.w2, weights.b2)", "F.linear(2.0 * a, weights.w2, weights.b2)"),
     ("feedforward/_onnx.py", 'linear(a, "w2")', 'linear(g.add("Add", a, a), "w2")'),
     ("feedforward/_fused_triton.py", "b = tl.maximum(b, 0.0)", "b = 2.0 * tl.maximum(b, 0.0)"),
     ("layer/_onnx.py", 'linear(g.add("Relu", linear(z, "1")), "2")', 'linear(g.add("Add", a := g.add("Relu", linear(z, "1")), a), "2")'),

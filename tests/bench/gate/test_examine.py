@@ -48,6 +48,7 @@ def test_right_kernels_pass_every_probe(kernels, problem, family):
         "attention/pruned",
         "attention/pruned_25",
         "feedforward/pruned",
+        "feedforward/pruned_50_activations",
         "layer/pruned",
         "layer/pruned_heads_75",
         "layer/pruned_heads_50_activations",

@@ -11,7 +11,6 @@ from kerneldyno.bench.gate.verify import verify
 from kerneldyno.kernels import _int8, registry
 from kerneldyno.kernels.feedforward.int8 import graph, int8, matrices
 from kerneldyno.kernels.feedforward.problem import FeedForward
-from kerneldyno.kernels.feedforward.pruned import pruned, pruned_weights
 from kerneldyno.kernels.registry import Device, Setup
 
 CPU = Device("cpu")
@@ -142,31 +141,3 @@ class TestInt8:
             exact = problem.reference(inputs, weights)
             assert float((found - claimed).norm()) < 0.1 * float((claimed - exact).norm())
             assert float((claimed - exact).norm() / exact.norm()) < 0.03
-
-
-class TestPruned:
-    def test_keeps_the_strongest_half(self):
-        problem = FeedForward(seq_len=4, dim=16, hidden_dim=64, gated=True)
-        weights = problem.weights(0)
-        # the first half of the neurons is made much stronger
-        weights = weights.replace(w1=torch.cat([weights.w1[:32] * 100, weights.w1[32:]]))
-        small = pruned_weights(weights)
-        assert torch.equal(small.w1, weights.w1[:32])
-        assert torch.equal(small.b_gate, weights.b_gate[:32])
-        assert torch.equal(small.w2, weights.w2[:, :32])
-        assert small.w2.is_contiguous()
-        assert small.b2 is weights.b2
-
-    def test_neurons_that_do_nothing_are_not_missed(self):
-        problem = FeedForward(seq_len=4, dim=16, hidden_dim=64)
-        weights = problem.weights(0)
-        weights = weights.replace(w2=torch.cat([weights.w2[:, :32], torch.zeros(16, 32)], dim=1))
-        run = pruned.build(problem, Setup(torch.device("cpu"), weights))
-        inputs = problem.inputs(1)
-        torch.testing.assert_close(run(inputs), problem.naive(inputs, weights), rtol=1e-5, atol=1e-5)
-
-    def test_holds_half_of_the_bytes(self):
-        problem = FeedForward(seq_len=4)
-        weights = problem.weights(0)
-        run = pruned.build(problem, Setup(torch.device("cpu"), weights))
-        assert run.weight_bytes / weights.nbytes == pytest.approx(0.5, abs=0.01)
