@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from kerneldyno.kernels.layer.problem import EPSILON, Layer
+from kerneldyno.kernels.layer.problem import Layer
 
 from .attention_masks import there
 from .attention_memory import as_if_contiguous
@@ -55,7 +55,7 @@ class Steps:
     first_sum: Callable[[Tensor, Tensor], Tensor] = torch.add
     second_sum: Callable[[Tensor, Tensor], Tensor] = torch.add
     activation: Callable[[Tensor], Tensor] = torch.relu
-    epsilon: float = EPSILON
+    epsilon: float = 1e-5
     norms: tuple[bool, bool] = (True, True)
     pre_norm: bool = False
     output: Callable[[Tensor], Tensor] = lambda output: output

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from ..feedforward.problem import FeedForwardInputs
 from ..registry import Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import torch
 
     from ..registry import Device, Problem, Run, Setup
     from .problem import Layer, LayerInputs, LayerWeights
@@ -45,17 +45,44 @@ def build_attention(kernel: Kernel, problem: Problem, setup: Setup) -> Run:
 
 
 def composed(
-    problem: Layer, setup: Setup, attention: Kernel, feedforward: Kernel, weights: LayerWeights | None = None
+    problem: Layer, setup: Setup, attention: Kernel, feedforward: Kernel, weights: LayerWeights | None = None, **steps: Any
 ) -> Callable[[LayerInputs], torch.Tensor]:
-    """The layer's run with these two inside; `weights` other than the setup's may have fewer heads and neurons."""
+    """The layer's run with these two inside; `weights` other than the setup's may have fewer heads and neurons.
+
+    `steps`: others than the plain ones of `Layer.formula`.
+    """
     own: LayerWeights = weights or setup.weights
-    heads, hidden_dim = own.w_out.shape[1] // problem.head_dim, own.w1.shape[0]
-    attend = build_attention(attention, problem.attention_of(heads), setup)
-    network = problem.feedforward_of(hidden_dim)
-    calibration = network.inputs(setup.seed, setup.device)
-    feed = feedforward.build(network, replace(setup, weights=own.feedforward, calibration=calibration))
+    attend = build_attention(attention, problem.attention_of(own.w_out.shape[1] // problem.head_dim), setup)
+    feed = build_network(feedforward, problem, setup, own)
+    if problem.rope_theta:
+        steps = {"rotation": problem.rotation(setup.device, getattr(torch, problem.dtype)), **steps}
 
     def run(inputs: LayerInputs) -> torch.Tensor:
-        return problem.formula(inputs, own, attend=attend, feed=lambda z: feed(FeedForwardInputs(x=z)))
+        return problem.formula(inputs, own, attend=attend, feed=feed, **steps)
 
     return run
+
+
+def build_network(kernel: Kernel, problem: Layer, setup: Setup, weights: LayerWeights) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The feed-forward network of a layer, with its residual, and with its norm where that comes first.
+
+    It is calibrated with what reaches it when the layer is given its calibration inputs.
+    """
+    network = problem.feedforward_of(weights.w1.shape[0])
+    calibration = FeedForwardInputs(x=reaching_network(problem, setup)) if setup.calibration is not None else None
+    feed = kernel.build(network, replace(setup, weights=problem.network(weights), calibration=calibration))
+    return lambda z: feed(FeedForwardInputs(x=z))
+
+
+def reaching_network(problem: Layer, setup: Setup) -> torch.Tensor:
+    """[batch, seq_len, dim]: what the network of the exact layer is given for the calibration inputs."""
+    given: list[torch.Tensor] = []
+    plain = problem.at(None)
+
+    def feed(z: torch.Tensor) -> torch.Tensor:
+        given.append(z)
+        return z
+
+    with torch.no_grad():
+        plain.formula(setup.calibration, setup.weights, attend=plain.attention.naive, feed=feed)
+    return given[0]

@@ -1,44 +1,52 @@
-"""A layer with some of its heads taken out of its matrices, and what the heads are chosen by."""
+"""A layer with some of its heads taken out of its matrices, and what the heads are chosen by.
+
+Heads that share a key-value head go together: what is chosen are key-value heads, each with its group of query heads.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from .._pruning import row_norms
 
 if TYPE_CHECKING:
-    import torch
-
     from ..attention.problem import AttentionInputs
     from .problem import Layer, LayerInputs, LayerWeights
 
 
-def of_heads(problem: Layer, weights: LayerWeights, heads: torch.Tensor) -> LayerWeights:
-    """The layer of these heads: their rows of q, k and v, and their columns of the output projection, in smaller matrices."""
+def of_groups(problem: Layer, weights: LayerWeights, groups: torch.Tensor) -> LayerWeights:
+    """The layer of these groups: their rows of q, k and v, and their columns of the output projection, in smaller matrices."""
+    kv_heads, heads = problem.kv_heads, problem.heads
+    sizes = [count * problem.head_dim for count in (heads, kv_heads, kv_heads)]
 
-    def rows(matrix: torch.Tensor, groups: int) -> torch.Tensor:
-        return matrix.view(groups, problem.heads, problem.head_dim, *matrix.shape[1:])[:, heads].flatten(0, 2).contiguous()
+    def kept(matrix: torch.Tensor) -> torch.Tensor:
+        """Of rows that belong to the groups one after the other."""
+        return matrix.view(kv_heads, -1, *matrix.shape[1:])[groups].flatten(0, 1)
+
+    def of_qkv(matrix: torch.Tensor) -> torch.Tensor:
+        return torch.cat([kept(part) for part in matrix.split(sizes)])
 
     return weights.replace(
-        w_qkv=rows(weights.w_qkv, 3),
-        b_qkv=rows(weights.b_qkv, 3),
-        w_out=rows(weights.w_out.t().contiguous(), 1).t().contiguous(),
+        w_qkv=of_qkv(weights.w_qkv),
+        b_qkv=None if weights.b_qkv is None else of_qkv(weights.b_qkv),
+        w_out=kept(weights.w_out.t().contiguous()).t().contiguous(),
     )
 
 
 def magnitudes(problem: Layer, weights: LayerWeights) -> torch.Tensor:
-    """float32 [heads]: the norms of each head's rows of the values' matrix and of its columns of the output projection, multiplied."""
-    size = problem.head_dim * problem.dim
-    values = weights.w_qkv.chunk(3)[2]
-    return row_norms(values.reshape(-1, size)) * row_norms(weights.w_out.t().reshape(-1, size))
+    """float32 [kv_heads]: the norms of each group's rows of the values' matrix and of its columns of the output projection, multiplied."""
+    values = weights.w_qkv[-problem.kv_heads * problem.head_dim :]
+    return row_norms(values.reshape(problem.kv_heads, -1)) * row_norms(weights.w_out.t().reshape(problem.kv_heads, -1))
 
 
 def contributions(problem: Layer, weights: LayerWeights, inputs: LayerInputs) -> torch.Tensor:
-    """float64 [heads]: the norm, over the inputs' tokens, of what each head adds to the output of the attention.
+    """float64 [kv_heads]: the norm, over the inputs' tokens, of what each group adds to the output of the attention.
 
-    That is the head's output times its columns of the output projection: as Wanda (arXiv 2306.11695) does with single weights,
-    activations are weighed in, from a forward pass alone. Michel et al. (arXiv 1905.10650) prune heads by the gradient of a loss,
-    which a layer by itself has none of.
+    That is the output of its heads times their columns of the output projection: as Wanda (arXiv 2306.11695) does with single
+    weights, activations are weighed in, from a forward pass alone. Michel et al. (arXiv 1905.10650) prune heads by the gradient
+    of a loss, which a layer by itself has none of.
     """
     problem = problem.at(None)  # whichever rows are asked for, all tokens count
     attended: list[torch.Tensor] = []
@@ -52,6 +60,13 @@ def contributions(problem: Layer, weights: LayerWeights, inputs: LayerInputs) ->
     output = attended[0].transpose(1, 2)  # [batch, seq_len, heads, head_dim]
     if inputs.lengths is not None:
         output = output * problem.attention.padding_mask(inputs.lengths)[:, 0, 0, :, None, None]
-    columns = wide.w_out.view(problem.dim, problem.heads, problem.head_dim)
-    added = [output[:, :, head] @ columns[:, head].t() for head in range(problem.heads)]
+    columns = wide.w_out.t().reshape(problem.kv_heads, -1, problem.dim)
+    parts = output.reshape(*output.shape[:2], problem.kv_heads, -1)
+    added = [parts[:, :, group] @ columns[group] for group in range(problem.kv_heads)]
     return added[0].new_tensor([float(part.norm()) for part in added])
+
+
+def attention_flops(problem: Layer, groups: int) -> int:
+    """Of the projections and the attention of so many groups of heads; what a mask hides counts too."""
+    width = groups * problem.heads // problem.kv_heads * problem.head_dim
+    return 2 * problem.tokens * problem.projections * groups // problem.kv_heads + 4 * problem.tokens * problem.seq_len * width

@@ -8,7 +8,6 @@ import torch
 
 from .._onnxgraph import Graph
 from .._onnxsession import session
-from .problem import EPSILON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,9 +26,9 @@ def graph_run(problem: Layer, setup: Setup, weights: LayerWeights, linear_of: Ca
     linear = linear_of(g)
     x = "x" if dtype == problem.dtype else g.cast("x", dtype)
     z = _attended(problem, g, x, linear, masked=masked)
-    z = g.layer_norm(g.add("Add", x, z), weights.norm1_weight, weights.norm1_bias, EPSILON)
+    z = g.layer_norm(g.add("Add", x, z), weights.norm1_weight, weights.norm1_bias, problem.norm_epsilon)
     y = g.add("Add", z, linear(g.add("Relu", linear(z, "1")), "2"))
-    y = g.layer_norm(y, weights.norm2_weight, weights.norm2_bias, EPSILON)
+    y = g.layer_norm(y, weights.norm2_weight, weights.norm2_bias, problem.norm_epsilon)
     y = y if dtype == problem.dtype else g.cast(y, problem.dtype)
     rows = (problem.tokens, problem.dim)
     inputs: dict[str, tuple[str, tuple[int, ...]]] = {"x": (problem.dtype, rows)}

@@ -50,5 +50,5 @@ def probes(problem: Layer, inputs: LayerInputs, seed: int) -> Iterator[Probe]:
     yield Probe("tokens before batch rows in memory", inputs.replace(x=x.transpose(0, 1).contiguous().transpose(0, 1)), optional=True)
     yield Probe("slices of a wider tensor", inputs.replace(x=torch.cat([x, -x], dim=2)[..., : problem.dim]), optional=True)
     for length in LENGTHS:
-        other = replace(problem, batch=min(problem.batch, 2), seq_len=length)
+        other = replace(problem, batch=min(problem.batch, 2), seq_len=length, given="")
         yield Probe(f"{AWKWARD} {length}", other.inputs(seed), problem=other)

@@ -9,21 +9,28 @@ from torch import nn
 
 from .._identity import ran_operator
 from ..registry import Run, Setup, kernel
-from .problem import EPSILON, EVERYTHING, Layer, LayerInputs, LayerWeights
+from .problem import ENCODER, Layer, LayerInputs, LayerWeights
 
 if TYPE_CHECKING:
     from ..registry import Device
 
 
 def refusal(problem: Layer, device: Device) -> str | None:  # noqa: ARG001
-    """What makes nn.TransformerEncoderLayer leave its fast path."""
-    return f"nn.TransformerEncoderLayer leaves its fast path for an odd number of heads ({problem.heads})" if problem.heads % 2 else None
+    """What nn.TransformerEncoderLayer cannot be, or makes it leave its fast path."""
+    if problem.heads * problem.head_dim != problem.dim:
+        return f"nn.TransformerEncoderLayer has dim / heads features per head, not {problem.head_dim}"
+    if problem.heads % 2:
+        return f"nn.TransformerEncoderLayer leaves its fast path for an odd number of heads ({problem.heads})"
+    return None
 
 
 def module(problem: Layer, weights: LayerWeights) -> nn.TransformerEncoderLayer:
     """The module with these very weights as its parameters, not copies."""
     with torch.device("meta"):
-        layer = nn.TransformerEncoderLayer(problem.dim, problem.heads, problem.hidden_dim, 0.0, layer_norm_eps=EPSILON, batch_first=True)
+        layer = nn.TransformerEncoderLayer(
+            problem.dim, problem.heads, problem.hidden_dim, 0.0, activation=problem.activation,
+            layer_norm_eps=problem.norm_epsilon, batch_first=True, norm_first=problem.norm_first,
+        )  # fmt: skip
     names = {
         "self_attn.in_proj_weight": weights.w_qkv, "self_attn.in_proj_bias": weights.b_qkv,
         "self_attn.out_proj.weight": weights.w_out, "self_attn.out_proj.bias": weights.b_out,
@@ -39,7 +46,7 @@ def module(problem: Layer, weights: LayerWeights) -> nn.TransformerEncoderLayer:
     Layer,
     name="torch",
     family="torch",
-    accepts=EVERYTHING,
+    accepts=(*ENCODER, "gelu", "norm_first"),
     refuses=refusal,
     identified=ran_operator("aten::_transformer_encoder_layer_fwd", "fast path"),
 )

@@ -6,18 +6,17 @@ with a scale per token.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from .._identity import integer_products
 from .._int8 import Int8Weight, int8_linear, quantized, rounded_like, weight_levels
-from ..feedforward.problem import FeedForwardInputs
 from ..registry import Device, Run, Setup, holding, kernel
-from ._compose import build_attention, part, refusal_of
+from ._compose import composed, part, refusal_of
 from ._onnx import graph_run
-from .problem import EVERYTHING, Layer, LayerInputs, LayerWeights
+from .problem import ENCODER, Layer, LayerInputs, LayerWeights
 
 if TYPE_CHECKING:
     from .._onnxgraph import Graph
@@ -61,7 +60,7 @@ def refusal(problem: Layer, device: Device) -> str | None:
 
 @kernel(
     Layer,
-    accepts=EVERYTHING,
+    accepts=ENCODER,
     requires=("cpu:onnx", "cpu:onnxruntime"),
     approximate=True,
     own_allocator=("cpu",),
@@ -91,17 +90,11 @@ def linears(integers: Matrices, weights: LayerWeights, g: Graph) -> Linear:
 
 def _on_gpu(problem: Layer, setup: Setup, integers: Matrices) -> Run:
     weights, matrix = setup.weights, integers.by_name
-    attend = build_attention(ATTENTION, problem.attention, setup)
-    feed = FEEDFORWARD.build(problem.feedforward, replace(setup, weights=weights.feedforward, calibration=None))
-
-    def run(inputs: LayerInputs) -> torch.Tensor:
-        return problem.formula(
-            inputs,
-            weights,
-            attend=attend,
-            feed=lambda z: feed(FeedForwardInputs(x=z)),
-            project_in=lambda x: int8_linear(x, matrix["w_qkv"], weights.b_qkv),
-            project_out=lambda x: int8_linear(x, matrix["w_out"], weights.b_out),
-        )
-
-    return run
+    return composed(
+        problem,
+        setup,
+        ATTENTION,
+        FEEDFORWARD,
+        project_in=lambda x: int8_linear(x, matrix["w_qkv"], weights.b_qkv),
+        project_out=lambda x: int8_linear(x, matrix["w_out"], weights.b_out),
+    )

@@ -8,7 +8,7 @@ from .._identity import onnx_nodes
 from .._onnxsession import refusal
 from ..registry import Run, Setup, kernel
 from ._onnx import graph_run
-from .problem import EVERYTHING, Layer, LayerWeights
+from .problem import ENCODER, Layer, LayerWeights
 
 if TYPE_CHECKING:
     from .._onnxgraph import Graph
@@ -25,7 +25,7 @@ def linears(weights: LayerWeights, g: Graph) -> Linear:
 
 @kernel(
     Layer,
-    accepts=EVERYTHING,
+    accepts=ENCODER,
     requires=("onnx", "onnxruntime"),
     own_allocator=True,
     refuses=refusal,

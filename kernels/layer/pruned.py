@@ -8,7 +8,7 @@ from .._identity import fewer_products
 from .._pruning import kept_count, row_norms, strongest
 from ..registry import Run, Setup, holding, kernel
 from ._compose import composed, part, refusal_of
-from ._heads import magnitudes, of_heads
+from ._heads import attention_flops, magnitudes, of_groups
 from .problem import EVERYTHING, Layer, LayerInputs, LayerWeights
 
 if TYPE_CHECKING:
@@ -17,25 +17,24 @@ if TYPE_CHECKING:
 ATTENTION, FEEDFORWARD = part("attention/sdpa"), part("feedforward/eager")
 
 
-def kept_heads(problem: Layer) -> int:
-    """Heads that stay."""
-    return max(1, problem.heads // 2)
+def kept_groups(problem: Layer) -> int:
+    """Groups of heads that stay, each with a key-value head."""
+    return max(1, problem.kv_heads // 2)
 
 
 def pruned_weights(problem: Layer, weights: LayerWeights) -> LayerWeights:
     """The layer without its weakest parts.
 
-    A head counts as much as the norms of its values' rows and of its columns of the output projection, multiplied; a
-    neuron as much as its row of W1 and its column of W2.
+    A group of heads counts as much as the norms of its values' rows and of its columns of the output projection, multiplied; a
+    neuron as much as its rows of W1 and of the gate and its column of W2.
     """
-    heads = strongest(magnitudes(problem, weights), kept_heads(problem))
-    neuron_scores = row_norms(weights.w1) * row_norms(weights.w2.t())
-    neurons = strongest(neuron_scores, kept_count(len(neuron_scores)))
-    return of_heads(problem, weights, heads).replace(
-        w1=weights.w1[neurons].contiguous(),
-        b1=weights.b1[neurons].contiguous(),
-        w2=weights.w2[:, neurons].contiguous(),
-    )
+    groups = strongest(magnitudes(problem, weights), kept_groups(problem))
+    scores = row_norms(weights.w1) * row_norms(weights.w2.t())
+    if weights.w_gate is not None:
+        scores = scores * row_norms(weights.w_gate)
+    neurons = strongest(scores, kept_count(len(scores)))
+    rows = {name: tensor[neurons] for name, tensor in weights.tensors().items() if name in ("w1", "b1", "w_gate", "b_gate")}
+    return of_groups(problem, weights, groups).replace(w2=weights.w2[:, neurons].contiguous(), **rows)
 
 
 def claim(problem: Layer, setup: Setup, inputs: LayerInputs) -> torch.Tensor:
@@ -45,9 +44,8 @@ def claim(problem: Layer, setup: Setup, inputs: LayerInputs) -> torch.Tensor:
 
 def flops_left(problem: Layer) -> int:
     """Of the products of the heads and neurons that stay; what a mask hides counts too."""
-    width = kept_heads(problem) * problem.head_dim
-    attention = 4 * problem.tokens * problem.seq_len * width
-    return 8 * problem.tokens * problem.dim * width + attention + problem.feedforward_of(kept_count(problem.hidden_dim)).flops()
+    network = problem.feedforward_of(kept_count(problem.hidden_dim)).flops()
+    return attention_flops(problem, kept_groups(problem)) + network
 
 
 @kernel(

@@ -8,7 +8,7 @@ from .._identity import fewer_products
 from .._pruning import some_of, strongest
 from ..registry import Device, Kernel, Run, Setup, holding, kernel
 from ._compose import composed, part, refusal_of
-from ._heads import contributions, magnitudes, of_heads
+from ._heads import attention_flops, contributions, magnitudes, of_groups
 from .problem import EVERYTHING, Layer, LayerInputs, LayerWeights
 
 if TYPE_CHECKING:
@@ -17,42 +17,45 @@ if TYPE_CHECKING:
     import torch
 
     Score = Callable[[Layer, Setup], torch.Tensor]
-    """What heads are chosen by, [heads]."""
+    """What groups of heads are chosen by, [kv_heads]."""
 
 ATTENTION, FEEDFORWARD = part("attention/sdpa"), part("feedforward/eager")
 
 
 def by_weights(problem: Layer, setup: Setup) -> torch.Tensor:
-    """float32 [heads]: how large each head's weights are."""
+    """float32 [kv_heads]: how large the weights of each group are."""
     return magnitudes(problem, setup.weights)
 
 
 def by_activations(problem: Layer, setup: Setup) -> torch.Tensor:
-    """float64 [heads]: how much each head adds over the calibration inputs."""
+    """float64 [kv_heads]: how much each group adds over the calibration inputs."""
     return contributions(problem, setup.weights, setup.calibration)
 
 
 def kept_weights(problem: Layer, setup: Setup, share: float, score: Score = by_weights) -> LayerWeights:
     """The layer of the heads that stay."""
-    heads = strongest(score(problem, setup), some_of(problem.heads, share))
-    return of_heads(problem, setup.weights, heads)
+    groups = strongest(score(problem, setup), some_of(problem.kv_heads, share))
+    return of_groups(problem, setup.weights, groups)
+
+
+def kept_heads(problem: Layer, share: float) -> int:
+    """Query heads that stay, in whole groups."""
+    return some_of(problem.kv_heads, share) * problem.heads // problem.kv_heads
 
 
 def flops_left(share: float) -> Callable[[Layer], int]:
     """Of the products of the heads that stay, and of the network; what a mask hides counts too."""
 
     def left(problem: Layer) -> int:
-        width = some_of(problem.heads, share) * problem.head_dim
-        attention = 4 * problem.tokens * problem.seq_len * width
-        return 8 * problem.tokens * problem.dim * width + attention + problem.feedforward.flops()
+        return attention_flops(problem, some_of(problem.kv_heads, share)) + problem.feedforward.flops()
 
     return left
 
 
 def refuses(problem: Layer, device: Device) -> str | None:
-    """With one head, there is none to leave out."""
-    if problem.heads == 1:
-        return "has a single head: there is none to leave out"
+    """With one head, or one group that shares a key-value head, there is none to leave out."""
+    if problem.kv_heads == 1:
+        return f"has a single {'head' if problem.heads == 1 else 'group of heads'}: there is none to leave out"
     return refusal_of(ATTENTION, FEEDFORWARD)(problem, device)
 
 
@@ -75,7 +78,10 @@ def keeping(name: str, share: float, score: Score, summary: str) -> Kernel:
         approximate=True,
         claim=claim,
         refuses=refuses,
-        identified=fewer_products(flops_left(share), lambda problem: f"{some_of(problem.heads, share)} of {problem.heads} heads"),
+        identified=fewer_products(
+            flops_left(share),
+            lambda problem: f"{some_of(problem.kv_heads, share) * problem.heads // problem.kv_heads} of {problem.heads} heads",
+        ),
     )(build)
 
 
