@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -25,6 +26,18 @@ def parsed(scaling: str) -> tuple[str, tuple[float, ...]]:
     if kind == "llama3" and numbers[1] >= numbers[2]:
         raise ValueError(f"rope_scaling {scaling!r} is impossible: the low frequency factor must be less than the high one")
     return kind, numbers
+
+
+def required(theta: Any, scaling: str, head_dim: int) -> float:
+    """theta as a float. Raises ValueError for rotary positions that cannot be."""
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or not (theta == 0 or 1 < theta < math.inf):
+        raise ValueError(f"rope_theta {theta!r} is impossible: give a number above 1, or 0 for none")
+    kind, _ = parsed(scaling)
+    if kind and not theta:
+        raise ValueError(f"rope_scaling {scaling!r} scales nothing without rope_theta: give one, such as 10000")
+    if theta and head_dim % 2:
+        raise ValueError(f"head_dim {head_dim} cannot be turned in pairs by rope_theta: give an even one")
+    return float(theta)
 
 
 def frequencies(head_dim: int, theta: float, scaling: str) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -90,19 +89,7 @@ class Layer(Problem):
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown: choose from {', '.join(known)}")
         require_epsilon(self.epsilon)
         require_given(self.given)
-        self._require_rotation()
-
-    def _require_rotation(self) -> None:
-        """Raise ValueError for rotary positions that cannot be."""
-        theta: Any = self.rope_theta
-        if isinstance(theta, bool) or not isinstance(theta, int | float) or not (theta == 0 or 1 < theta < math.inf):
-            raise ValueError(f"rope_theta {theta!r} is impossible: give a number above 1, or 0 for none")
-        object.__setattr__(self, "rope_theta", float(theta))
-        kind, _ = _rotary.parsed(self.rope_scaling)
-        if kind and not theta:
-            raise ValueError(f"rope_scaling {self.rope_scaling!r} scales nothing without rope_theta: give one, such as 10000")
-        if theta and self.head_dim % 2:
-            raise ValueError(f"head_dim {self.head_dim} cannot be turned in pairs by rope_theta: give an even one")
+        object.__setattr__(self, "rope_theta", _rotary.required(self.rope_theta, self.rope_scaling, self.head_dim))
 
     def fields(self) -> dict[str, Any]:
         """As everywhere, less the numbers of key heads and of features per head where they follow from others."""
