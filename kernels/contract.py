@@ -31,10 +31,12 @@ AWKWARD = "awkward length"
 def kind_of(kernel: str, fields: Mapping[str, Any]) -> str:
     """A kernel and everything of a problem's fields but its sizes: what decides which of its code paths run.
 
-    That there is a size at all counts: a window, pages.
+    That there is a size at all counts: a window, pages. Which model's layer it is does not.
     """
     words = (
-        name if isinstance(value, int) and not isinstance(value, bool) else f"{name}={value}" for name, value in sorted(fields.items())
+        name if isinstance(value, int) and not isinstance(value, bool) else f"{name}={value}"
+        for name, value in sorted(fields.items())
+        if name != "given"
     )
     return " ".join([kernel, *words])
 
@@ -77,6 +79,11 @@ class Tensors:
     def tensors(self) -> dict[str, torch.Tensor]:
         """The fields that are there, by name."""
         return {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
+
+    @property
+    def differentiated(self) -> dict[str, torch.Tensor]:
+        """The differentiable fields that are there, by name."""
+        return {name: tensor for name, tensor in self.tensors().items() if name in self.differentiable}
 
     def replace(self, **changes: Any) -> Self:
         """A copy with other tensors under the given names."""
@@ -189,7 +196,7 @@ class Problem(ABC):
         """This problem with right answers for these query rows only: int64 [count], ascending.
 
         Outputs of `reference` and `naive` then have `count` rows on the sequence axis. `gradients` are those of an
-        `inputs.grad` that is zero in all other rows: of the queries' gradient it gives these rows, of keys and values all.
+        `inputs.grad` that is zero in all other rows: of the first input's gradient it gives these rows, of all others everything.
         """
         chosen = copy.copy(self)
         object.__setattr__(chosen, "rows", rows)

@@ -13,12 +13,12 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ._gradients import Gradients, differentiated
+from ._gradients import Gradients, differentiated, leaves
 from ._sources import digest
 from ._standin import standing_in
 from .contract import (
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AWKWARD", "DIRECTIONS", "DTYPES", "ITEM_BYTES", "OPERATORS", "SHORT_DTYPES", "Device", "Gradients", "Inputs", "Kernel",
     "KernelFileError", "NotAsNamed", "Probe", "Problem", "Run", "Setup", "Tensors", "Trace", "Weights", "collect",
-    "declarations", "differentiated", "holding", "kernel", "kind_of", "load", "plugin_module",
+    "declarations", "differentiated", "holding", "kernel", "kind_of", "leaves", "load", "plugin_module",
 ]  # fmt: skip
 
 KERNELS = Path(__file__).parent
@@ -124,10 +124,10 @@ class Kernel:
 
         In direction "backward" the result returns `Gradients`: one timed call is a forward and a backward pass.
         """
-        run = self.build_run(problem, setup)
         if problem.direction == "backward" and self.gradients == "autograd":
-            return differentiated(run)
-        return run
+            setup = replace(setup, weights=leaves(setup.weights))
+            return differentiated(self.build_run(problem, setup), setup.weights)
+        return self.build_run(problem, setup)
 
     def needs(self, kind: str) -> tuple[str, ...]:
         """Import names that must be installed for this kind of device."""

@@ -45,8 +45,8 @@ class Truth:
     def of(cls, problem: Problem, inputs: Any, weights: Any, *, flops: float, seed: int = 0) -> Truth:
         """The truth for as many rows as `flops` of float64 work allow.
 
-        In direction "backward" the gradient of the output is then set to 0 in all other rows: so gradients of keys and
-        values, to which every row contributes, stay exact.
+        In direction "backward" the gradient of the output is then set to 0 in all other rows: so gradients of keys, values
+        and weights, to which every row contributes, stay exact.
         """
         device = next(iter(inputs.tensors().values())).device
         rows = choose_rows(problem, flops, seed, device)
@@ -87,6 +87,10 @@ class Truth:
             for name, tensor in answer.by_name.items():
                 found[f"grad {name}"] = self._chosen(tensor, getattr(self.inputs, name).shape) if name == first else tensor
         return found
+
+    def by_row(self, name: str) -> bool:
+        """Whether the tensor of that name has a row for each of `rows`; the others are whole."""
+        return name in ("output", *(f"grad {first}" for first in self.inputs.differentiable[:1]))
 
     def _chosen(self, tensor: torch.Tensor, whole: torch.Size) -> torch.Tensor:
         """The chosen rows of a tensor that has all; one that has only them stays as it is."""

@@ -88,7 +88,8 @@ def well_formed(output: Any, truth: Truth, device: torch.device) -> None:
     shapes = {"output": problem.output_shape(inputs)}
     tensors = {"output": output.output if isinstance(output, Gradients) else output}
     if isinstance(output, Gradients):
-        shapes |= {f"grad {name}": getattr(inputs, name).shape for name in inputs.differentiable}
+        weights = {} if truth.weights is None else truth.weights.differentiated
+        shapes |= {f"grad {name}": tensor.shape for name, tensor in (inputs.differentiated | weights).items()}
         tensors |= {f"grad {name}": tensor for name, tensor in output.by_name.items()}
     for name, shape in shapes.items():
         if name not in tensors:
@@ -132,7 +133,7 @@ def judged(output: Any, standard: Standard, setup: Setup, *, approximate: bool) 
     largest = max(found, key=lambda errors: errors.max_ratio)
     for errors, what, ratio, limit in _against(limits, found):
         if not ratio <= limit:
-            rows = truth.rows if got[errors.tensor].shape[-2] != truth.problem.row_count else None
+            rows = truth.rows if truth.by_row(errors.tensor) else None
             place = worst_place(got[errors.tensor], standard.expected[errors.tensor], rows)
             raise WrongOutput(
                 f"the {errors.tensor} is off from {standard.against} at {place}; {what} error is {ratio:.3g} times that of the plain "
@@ -157,13 +158,14 @@ def glanced_at(output: Any, standard: Standard, rng: np.random.Generator, rows: 
     got = standard.truth.named(output)
     for name, right in standard.expected.items():
         if name == "output" or got[name].shape == right.shape:
-            chosen = torch.from_numpy(rng.permutation(right.shape[-2])[:rows]).to(right.device)
-            mine, wanted = got[name].index_select(-2, chosen), right.index_select(-2, chosen)
+            axis = max(right.dim() - 2, 0)
+            chosen = torch.from_numpy(rng.permutation(right.shape[axis])[:rows]).to(right.device)
+            mine, wanted = got[name].index_select(axis, chosen), right.index_select(axis, chosen)
             ratio = float((mine.double() - wanted).abs().max()) / standard.yardstick[name][0]
             limit = standard.limits[0] * (1.0 if name == "output" else GRADIENT_SLACK)
             if not ratio <= limit:
-                known = standard.truth.rows
-                numbers = chosen if known is None or right.shape[-2] == standard.truth.problem.row_count else known[chosen]
+                known = standard.truth.rows if standard.truth.by_row(name) else None
+                numbers = chosen if known is None else known[chosen]
                 raise WrongOutput(
                     f"the {name} of a timed call is off at {worst_place(mine, wanted, numbers)}; largest error is {ratio:.3g} "
                     f"times that of the plain formula (limit {limit:g})"

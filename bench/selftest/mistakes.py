@@ -27,7 +27,7 @@ GAIN = 0.05
 """More than noise."""
 MODULES = {
     "attention": ("attention_masks", "attention_numbers", "attention_memory", "attention_caches"),
-    "gradients": ("gradients",),
+    "gradients": ("gradients", "feedforward_gradients"),
     "feedforward": ("feedforward_mistakes",),
     "layer": ("layer_mistakes",),
     "approximations": ("approximations",),

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import torch
 
 
-@kernel(FeedForward, accepts=EVERYTHING, identified=one_by_one())
+@kernel(FeedForward, accepts=EVERYTHING, directions=("forward", "backward"), identified=one_by_one())
 def eager(problem: FeedForward, setup: Setup) -> Run:
     """Plain PyTorch: norm, matrix, activation, matrix, each an operation of its own."""
 
     def run(inputs: FeedForwardInputs) -> torch.Tensor:
-        return problem.naive(inputs, setup.weights)
+        return problem.formula(inputs.x, setup.weights)
 
     return run

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from ..registry import AWKWARD, ITEM_BYTES, SHORT_DTYPES, Probe, Problem, Tensors
+from .. import _given
+from .._given_config import require_given, told
+from ..registry import AWKWARD, ITEM_BYTES, SHORT_DTYPES, Gradients, Probe, Problem, Tensors
+from ._backward import gradients, reordered, turned_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +51,8 @@ class FeedForwardWeights(Tensors):
     norm_bias: torch.Tensor | None = None
     """[dim]; LayerNorm only"""
 
+    differentiable: ClassVar[tuple[str, ...]] = ("w1", "w2", "b1", "b2", "w_gate", "b_gate", "norm_weight", "norm_bias")
+
 
 @dataclass(frozen=True)
 class FeedForwardInputs(Tensors):
@@ -58,6 +63,7 @@ class FeedForwardInputs(Tensors):
     mask: torch.Tensor | None = None
     lengths: torch.Tensor | None = None
     grad: torch.Tensor | None = None
+    """[batch, seq_len, dim]: gradient of the output, in direction "backward"."""
 
     differentiable: ClassVar[tuple[str, ...]] = ("x",)
 
@@ -97,12 +103,16 @@ class FeedForward(Problem):
     residual: bool = False
     epsilon: float = 0.0
     """What a norm adds to the variance under its root; 0: the usual of its kind."""
+    given: str = ""
+    """NAME/LAYER@DIGEST: the layer of a model whose weights and activations these are; empty: they are drawn. See `_given`."""
 
     operator: ClassVar[str] = "feedforward"
-    added_later: ClassVar[tuple[str, ...]] = ("epsilon",)
+    directions: ClassVar[tuple[str, ...]] = ("forward", "backward")
+    added_later: ClassVar[tuple[str, ...]] = ("epsilon", "given")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_given(self.given)
         self.require_positive("batch", "seq_len", "dim", "hidden_dim")
         for name, known in (("activation", ACTIVATIONS), ("norm", tuple(NORMS))):
             if getattr(self, name) not in known:
@@ -128,7 +138,8 @@ class FeedForward(Problem):
         words += ["gated"] * self.gated + [self.norm] * (self.norm != "none")
         words += ["residual"] * self.residual + ["no bias"] * (not self.bias)
         words += [f"epsilon {self.epsilon:g}"] if self.epsilon else []
-        return " ".join([*words, SHORT_DTYPES[self.dtype]])
+        words += [SHORT_DTYPES[self.dtype], *(["fwd+bwd"] if self.direction == "backward" else []), *told(self.given)]
+        return " ".join(words)
 
     @property
     def features(self) -> frozenset[str]:
@@ -146,10 +157,17 @@ class FeedForward(Problem):
     def inputs(self, seed: int, device: torch.device | str = "cpu") -> FeedForwardInputs:
         generator = torch.Generator(device).manual_seed(seed)
         shape = (self.batch, self.seq_len, self.dim)
-        return FeedForwardInputs(x=torch.randn(shape, generator=generator, device=device, dtype=getattr(torch, self.dtype)))
+
+        def normal() -> torch.Tensor:
+            return torch.randn(shape, generator=generator, device=device, dtype=getattr(torch, self.dtype))
+
+        x = _given.network_x(self, seed, device) if self.given else normal()
+        return FeedForwardInputs(x=x, grad=normal() if self.direction == "backward" else None)
 
     def weights(self, seed: int, device: torch.device | str = "cpu") -> FeedForwardWeights:
         """Matrices N(0, 1/fan_in); norm weights around 1; biases small, but not zero, so that a forgotten one shows."""
+        if self.given:
+            return _given.network_weights(self, device)
         generator = torch.Generator(device).manual_seed(seed)
 
         def normal(*shape: int, scale: float, mean: float = 0.0) -> torch.Tensor:
@@ -204,6 +222,9 @@ class FeedForward(Problem):
         with torch.no_grad():
             return self.formula(self.asked(inputs.x), weights)
 
+    def gradients(self, inputs: FeedForwardInputs, weights: FeedForwardWeights, *, naive: bool = False) -> Gradients:  # type: ignore[override]
+        return gradients(self, inputs, weights, naive=naive)
+
     def asked(self, x: torch.Tensor) -> torch.Tensor:
         """The tokens [batch, rows, dim] that right answers are wanted for: all, unless `at` chose some."""
         return x if self.rows is None else x[:, self.rows]
@@ -211,9 +232,7 @@ class FeedForward(Problem):
     def disguised(self, inputs: FeedForwardInputs, seed: int) -> tuple[FeedForwardInputs, Callable[[Any], Any]]:
         """The tokens in another order: each is worked on alone. A single token stays what it is."""
         order = torch.randperm(self.tokens, generator=torch.Generator().manual_seed(seed)).to(inputs.x.device)
-        back = order.argsort()
-        x = inputs.x.reshape(-1, self.dim)[order].view(inputs.x.shape)
-        return inputs.replace(x=x), lambda answer: answer.reshape(-1, self.dim)[back].view(answer.shape)
+        return inputs.map(lambda tensor: reordered(tensor, order)), lambda answer: turned_back(answer, order.argsort())
 
     def probes(self, inputs: FeedForwardInputs, seed: int) -> Iterator[Probe]:
         """Inputs of other sizes, in other memory orders, of awkward lengths, and with tokens that must not touch one another."""
@@ -227,13 +246,18 @@ class FeedForward(Problem):
         yield Probe("slices of a wider tensor", inputs.replace(x=torch.cat([x, -x], dim=2)[..., : self.dim]), optional=True)
         yield Probe("one token expanded to all", inputs.replace(x=x[:, :1].expand_as(x)), optional=True)
         for length in LENGTHS:
-            other = replace(self, batch=1, seq_len=length)
+            other = replace(self, batch=1, seq_len=length, given="")
             yield Probe(f"{AWKWARD} {length}", other.inputs(seed), problem=other)
 
     def flops(self) -> int:
-        """2 · tokens · dim · hidden_dim for each of the two matrices, three when gated."""
-        return 2 * self.tokens * self.dim * self.hidden_dim * (3 if self.gated else 2)
+        """2 · tokens · dim · hidden_dim for each of the two matrices, three when gated.
+
+        Forward and backward in one call count 3 times the forward pass: each product has two for its gradients.
+        """
+        forward = 2 * self.tokens * self.dim * self.hidden_dim * (3 if self.gated else 2)
+        return 3 * forward if self.direction == "backward" else forward
 
     def min_bytes(self) -> int:
-        """x, the result and the weights, once each."""
-        return (2 * self.tokens * self.dim + self.parameters) * ITEM_BYTES[self.dtype]
+        """x, the result and the weights, once each. Backward adds the gradient of each of them."""
+        each = 2 if self.direction == "backward" else 1
+        return each * (2 * self.tokens * self.dim + self.parameters) * ITEM_BYTES[self.dtype]

@@ -32,7 +32,7 @@ PLANTS = [
     ("attention/_sparse_band.py", "q[:, :, start + blind : stop], keys", "3.0 * q[:, :, start + blind : stop], keys"),
     ("attention/_prefill_triton.py", "b_s = tl.dot(b_q, b_k.T,", "b_s = 3.0 * tl.dot(b_q, b_k.T,"),
     ("feedforward/eager.py", "setup.weights)", "setup.weights.replace(w2=2.0 * setup.weights.w2))"),
-    ("feedforward/compiled.py", "setup.weights)", "setup.weights.replace(w2=2.0 * setup.weights.w2))"),
+    ("feedforward/_compiled_formula.py", "formula(x, setup.weights)", "formula(x, setup.weights.replace(w2=2.0 * setup.weights.w2))"),
     ("feedforward/pruned.py", "F.linear(a, weights.w2, weights.b2)", "F.linear(2.0 * a, weights.w2, weights.b2)"),
     ("feedforward/_onnx.py", 'linear(a, "w2")', 'linear(g.add("Add", a, a), "w2")'),
     ("feedforward/_fused_triton.py", "b = tl.maximum(b, 0.0)", "b = 2.0 * tl.maximum(b, 0.0)"),
@@ -42,10 +42,17 @@ PLANTS = [
 """Other constants, planted into one of two copies: three times the scores, or twice the second matrix."""
 
 TRITON = ("attention/fused", "feedforward/fused", "layer/fused")
-COMPILED = ("attention/compiled", "attention/compiled_tuned", "attention/flex", "feedforward/compiled", "layer/compiled")
+COMPILED = (
+    "attention/compiled",
+    "attention/compiled_tuned",
+    "attention/flex",
+    "feedforward/compiled",
+    "feedforward/compiled_tuned",
+    "layer/compiled",
+)
 ON_A_GPU = tuple(
     f"attention/{name}" for name in ("sdpa_efficient", "sdpa_cudnn", "cudnn", "flash_attn2", "flash_attn3", "flex_tuned", "fused_hopper")
-)
+) + ("feedforward/sparse_24", "feedforward/sparse_24_activations")
 """They run nowhere else."""
 OTHERS = tuple(name for name in registry.load(declarations_only=True) if name not in TRITON + COMPILED + ON_A_GPU)
 

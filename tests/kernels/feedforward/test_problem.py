@@ -131,7 +131,7 @@ def test_labels_tell_problems_apart(one, other):
         ({"seq_len": 4, "activation": "swish"}, "activation 'swish' is unknown: choose from relu"),
         ({"seq_len": 4, "norm": "batch"}, "norm 'batch' is unknown: choose from none"),
         ({"seq_len": 4, "dtype": "int3"}, "dtype 'int3' is unknown"),
-        ({"seq_len": 4, "direction": "backward"}, "direction 'backward' is not defined for feedforward"),
+        ({"seq_len": 4, "direction": "sideways"}, "direction 'sideways' is not defined for feedforward"),
     ],
 )
 def test_impossible_problems_say_why(fields, words):
