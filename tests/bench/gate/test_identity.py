@@ -181,6 +181,8 @@ COMPILED_FORMS = [
     ("attention/flex", {"causal": True, "bias": "additive", "kv_heads": 2}),
     ("feedforward/compiled", {"activation": "silu", "gated": True, "norm": "rmsnorm", "bias": False, "dtype": "bfloat16"}),
     ("feedforward/compiled", {"batch": 1, "seq_len": 1, "dim": 31, "hidden_dim": 7, "norm": "none", "residual": True}),
+    ("feedforward/compiled", {"direction": "backward", "activation": "gelu"}),
+    ("feedforward/compiled_tuned", {"residual": True}),
     ("layer/compiled", {"mask": "boolean", "padding": True, "dtype": "float16"}),
     ("layer/compiled", {"batch": 1, "seq_len": 1, "dim": 2, "heads": 2, "hidden_dim": 1}),
 ]
