@@ -34,7 +34,8 @@ def by_activations(problem: FeedForward, setup: Setup) -> torch.Tensor:
     _, hidden = operand_norms(problem, setup.weights, setup.calibration)
     added = hidden * torch.linalg.vector_norm(setup.weights.w2.double(), dim=0)
     sizes = by_weights(problem, setup).double()
-    return added + TIE * added.max() * sizes / sizes.max().clamp(min=TIE)
+    scores: torch.Tensor = added + TIE * added.max() * sizes / sizes.max().clamp(min=TIE)
+    return scores
 
 
 def operand_norms(problem: FeedForward, weights: FeedForwardWeights, inputs: FeedForwardInputs) -> tuple[torch.Tensor, torch.Tensor]:

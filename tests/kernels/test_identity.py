@@ -131,6 +131,19 @@ def test_sparse_products() -> None:
         refused(judge, Trace({name: 1, "aten::linear": 1}), "1 of 2 products ran on 2:4 sparse matrices; dense ones: aten::linear", CUDA)
 
 
+def test_sparse_products_in_a_cuda_graph() -> None:
+    judge = judges.sparse_products(2)
+    name = "sm80_xmma_sparse_gemm_f16f16_f16f32_f32_tn_n"
+    replay = {"cudaGraphLaunch": 1, "aten::copy_": 1, "aten::clone": 1}
+    tiled = f"{name}_tilesize128x128x64_stage3_warpsize2x2x1_sptensor16x8x32_execute_kernel_cusparselt"
+    assert judge(NOTHING, CUDA, Trace({**replay, tiled: 1, tiled.replace("128x128", "64x128"): 1})) == f"2:4 sparse products: {name} ×2"
+    of_cutlass = "void cutlass::Kernel<cutlass::gemm::kernel::SparseGemm<int>>"
+    assert judge(NOTHING, CUDA, Trace({**replay, of_cutlass: 2})) == "2:4 sparse products: void cutlass::Kernel ×2"
+    refused(judge, Trace({**replay, "ampere_fp16_s16816gemm_fp16_128x128_tn": 2}), "0 of 2 products", CUDA)
+    refused(judge, Trace({tiled: 2, "aten::linear": 2}), "0 of 2 products", CUDA)
+    assert judge(NOTHING, CUDA, Trace(replay, device_watched=False)).startswith("not seen: ")
+
+
 def test_fewer_products() -> None:
     judge = judges.fewer_products(lambda problem: 100)
     assert judge(NOTHING, CPU, Trace(product_flops=100)) == "products of smaller matrices: 100 flop"

@@ -50,7 +50,8 @@ PRUNED_LAYERS = {name for name in ALL if name.startswith("layer/pruned")}
                                           "layer/fused"}),
         ("attention/sdpa.py", {name for name in ALL if name.startswith("attention/sdpa")}
          | {"layer/sdpa", "layer/compiled", "layer/int8"} | PRUNED_LAYERS),
-        ("_pruning.py", PRUNED_LAYERS | {name for name in ALL if name.startswith(("attention/pruned", "feedforward/pruned"))}),
+        ("_pruning.py", PRUNED_LAYERS
+         | {name for name in ALL if name.startswith(("attention/pruned", "feedforward/pruned", "feedforward/sparse_24"))}),
         ("layer/_compose.py", {f"layer/{name}" for name in ("compiled", "eager", "fused", "int8", "sdpa")} | PRUNED_LAYERS),
         ("layer/encoder.py", {"layer/torch"}),
         ("feedforward/__init__.py", {name for name in ALL if name.startswith("feedforward/")}

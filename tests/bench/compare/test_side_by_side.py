@@ -50,11 +50,10 @@ COMPILED = (
     "feedforward/compiled_tuned",
     "layer/compiled",
 )
-ON_A_GPU = tuple(
-    f"attention/{name}" for name in ("sdpa_efficient", "sdpa_cudnn", "cudnn", "flash_attn2", "flash_attn3", "flex_tuned", "fused_hopper")
-) + ("feedforward/sparse_24", "feedforward/sparse_24_activations")
+KNOWN = registry.load(declarations_only=True)
+ON_A_GPU = tuple(name for name, kernel in KNOWN.items() if kernel.devices == ("cuda",))
 """They run nowhere else."""
-OTHERS = tuple(name for name in registry.load(declarations_only=True) if name not in TRITON + COMPILED + ON_A_GPU)
+OTHERS = tuple(name for name in KNOWN if name not in TRITON + COMPILED + ON_A_GPU)
 
 
 def planted(folder: Path) -> Path:
