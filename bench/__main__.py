@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import flags
-from .cli import codegen, comparing, stored, tuning
+from .cli import codegen, comparing, named, stored, tuning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +41,10 @@ def run(
     causal: flags.Causal = None,
     direction: flags.Direction = None,
     set_: flags.Set = None,
+    model: flags.Model = None,
+    weights: flags.Weights = None,
+    inputs: flags.ModelInputs = None,
+    layers: flags.Layers = None,
     device: flags.Device = "auto",
     load: flags.Load = None,
     protocol: flags.Protocol = None,
@@ -65,8 +69,9 @@ def run(
     progress = TerminalProgress(_console())
     if resume is not None:
         options.refuse_beside_resume(sys.argv)
+        same = named.model(model, weights, inputs, None)
         with launch.stop_on_signals() as stop:
-            raise typer.Exit(_conclude(*launch.resume(resume, load or [], budget, progress, stop)))
+            raise typer.Exit(_conclude(*launch.resume(resume, load or [], budget, progress, stop, same)))
     chosen = launch.Options(
         presets=tuple(preset or ()),
         operators=options.words(operator, "--operator"),
@@ -83,6 +88,7 @@ def run(
         build_timeout_s=build_timeout,
         call_timeout_s=call_timeout,
         out=out,
+        model=named.model(model, weights, inputs, layers),
         command=shlex.join(["kerneldyno", *options.without_paths(sys.argv[1:])]),
     )
     with launch.stop_on_signals() as stop:
@@ -100,6 +106,10 @@ def check(
     causal: flags.Causal = None,
     direction: flags.Direction = None,
     set_: flags.Set = None,
+    model: flags.Model = None,
+    weights: flags.Weights = None,
+    inputs: flags.ModelInputs = None,
+    layers: flags.Layers = None,
     device: flags.Device = "auto",
     load: flags.Load = None,
     threads: flags.Threads = None,
@@ -117,7 +127,7 @@ def check(
     from .terminal import TerminalProgress, gate_summary
 
     chosen = launch.Options(
-        presets=tuple(preset or ()) or (() if batch or seq_len or set_ else ("features",)),
+        presets=tuple(preset or ()) or (() if batch or seq_len or set_ or model or weights else ("features",)),
         operators=options.words(operator, "--operator"),
         kernels=options.words(kernels, "--kernels"),
         axes=options.axes(batch=batch, seq_len=seq_len, dtype=dtype, direction=direction, others=set_ or [], causal=causal),
@@ -129,6 +139,7 @@ def check(
         threads=threads,
         build_timeout_s=build_timeout,
         call_timeout_s=call_timeout,
+        model=named.model(model, weights, inputs, layers),
     )
     console = _console()
     with launch.stop_on_signals() as stop:

@@ -21,6 +21,23 @@ Set = Annotated[
         help="Any other field of a problem, e.g. head_dim=64,128 or window=128 (the README lists them); repeat for several.",
     ),
 ]
+Model = Annotated[
+    Path | None,
+    Option(
+        metavar="DIR",
+        help="Directory of a Hugging Face model (BERT-, Llama- or ViT-like): its shapes, and its weights and activations if it holds them.",
+    ),
+]
+Weights = Annotated[Path | None, Option(metavar="FILE", help="The model's weights, in safetensors format. (default: those in --model)")]
+ModelInputs = Annotated[
+    Path | None,
+    Option(
+        "--inputs",
+        metavar="FILE",
+        help="What the model reads, in safetensors format: input_ids, pixel_values or hidden_states. (default: drawn at random)",
+    ),
+]
+Layers = Annotated[str | None, Option(help="Layers of the model, e.g. 0,5,-1. (default: the first, a middle and the last one)")]
 Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
 Load = Annotated[list[Path] | None, Option(metavar="FILE.py", help="Take the kernels of this file too; repeat for several.")]
 Protocol = Annotated[str | None, Option(help="smoke, default or full: how long to sample. (default: the preset's)")]
@@ -36,5 +53,7 @@ BuildTimeout = Annotated[
 ]
 CallTimeout = Annotated[float, Option(metavar="SECONDS", help="Limit for one call.")]
 Out = Annotated[Path | None, Option(metavar="DIR", help="Folder for the results. (default: runs/DATE-PRESET)")]
-Resume = Annotated[Path | None, Option(metavar="DIR", help="Measure what is missing of this run. Only --load and --budget go with it.")]
+Resume = Annotated[
+    Path | None, Option(metavar="DIR", help="Measure what is missing of this run. Only --load, --budget and the model go with it.")
+]
 Json = Annotated[Path | None, Option("--json", metavar="FILE", help="Write what was found as JSON, too.")]

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,14 +18,16 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from kerneldyno.kernels import _given_files as files
 from kerneldyno.kernels import presets, registry
 from kerneldyno.kernels.registry import Device, Kernel, Problem
 
-from . import environment, plan, privacy
+from . import environment, models, plan, privacy
 from .comparison import Comparison
 from .instruments import processor
 from .journal import Journal, read
 from .manifest import PROTOCOLS, Environment, Manifest, Settings
+from .models import Chosen
 from .plan import Plan, UsageError
 from .records import Ceilings, Measurement
 from .run import Ended, Progress, Runner
@@ -54,6 +56,8 @@ class Options:
     call_timeout_s: float = 30.0
     out: Path | None = None
     command: str = ""
+    model: Chosen | None = None
+    """The model whose layers are measured, instead of presets."""
     ceilings: Ceilings | None = None
     """What the machine was seen to do a moment ago, for many small runs in a row; None: it is measured first."""
 
@@ -65,7 +69,7 @@ def launch(options: Options, progress: Progress, stop: Callable[[], bool] = lamb
     """
     device, made, manifest = _prepared(options)
     folder = options.out or _new_folder(options)
-    with only_one(device), Journal.create(folder, manifest) as journal:
+    with offering(options.model), only_one(device), Journal.create(folder, manifest) as journal:
         return folder, Runner(made, journal, manifest.settings, progress, options.load, stop, known=options.ceilings).run(manifest.created)
 
 
@@ -77,6 +81,7 @@ def check(options: Options, progress: Progress, stop: Callable[[], bool] = lambd
     """
     device, made, manifest = _prepared(options)
     with (
+        offering(options.model),
         only_one(device),
         tempfile.TemporaryDirectory(prefix="kerneldyno-") as folder,
         Journal.create(Path(folder) / "check", manifest) as journal,
@@ -98,9 +103,14 @@ def _prepared(options: Options) -> tuple[Device, Plan, Manifest]:
 
 
 def resume(
-    folder: Path, load: Sequence[Path], budget_s: float | None, progress: Progress, stop: Callable[[], bool] = lambda: False
+    folder: Path,
+    load: Sequence[Path],
+    budget_s: float | None,
+    progress: Progress,
+    stop: Callable[[], bool] = lambda: False,
+    model: Chosen | None = None,
 ) -> tuple[Path, Ended]:
-    """Measure what is missing of a stored run; return its folder and how it ended.
+    """Measure what is missing of a stored run; return its folder and how it ended. `model`: that of the run, if it had one.
 
     Raises MismatchError when kernels or machine are no longer those that the run was started with.
     """
@@ -108,6 +118,7 @@ def resume(
     stored = read(folder).manifest
     if stored.comparison is not None:
         raise UsageError(f"--resume {folder.name}: it is a comparison: what was measured of it is told by kerneldyno report {folder.name}")
+    models.again(stored.cases, model)
     kernels = registry.load(load, declarations_only=True)
     if absent := sorted({case.kernel for case in stored.cases} - set(kernels)):
         hint = f": give --load {' '.join(stored.settings.load)} again" if stored.settings.load else ""
@@ -116,7 +127,7 @@ def resume(
     made, machine = plan.of_manifest(stored), environment.describe(device, stored.settings.threads)
     current = manifest_of(made, stored.settings, machine, _sources(made, kernels))
     settings = _with_budget(stored.settings, budget_s)
-    with only_one(device), Journal.resume(folder, current) as journal:
+    with offering(model), only_one(device), Journal.resume(folder, current) as journal:
         return folder, Runner(plan.of_manifest(stored), journal, settings, progress, tuple(load), stop).run(current.created)
 
 
@@ -127,7 +138,11 @@ def require_torch() -> None:
 
 
 def presets_of(options: Options, device: Device) -> list[presets.Preset]:
-    """The presets asked for; the default one when neither a preset nor any axis of a shape was given."""
+    """The presets asked for; the default one when neither a preset nor any axis of a shape was given, nor a model."""
+    if options.model is not None:
+        if options.presets:
+            raise UsageError(f"--preset {options.presets[0]} does not go with --model: the model's configuration makes the problems")
+        return [options.model.preset()]
     names = options.presets or (() if options.axes else ("default",))
     for name in names:
         if name not in presets.names():
@@ -150,7 +165,12 @@ def problems_of(
     for axis in options.axes:
         if axis not in known:
             raise UsageError(f"--set {axis!r} is not a field of any problem: choose from {', '.join(sorted(known))}")
-    return plan.problems(plan.shapes(chosen, sorted(operators), options.axes), types, device)
+    if options.model is not None:
+        options.model.require_axes(options.axes)
+    found = plan.problems(plan.shapes(chosen, sorted(operators), options.axes), types, device)
+    if options.model is not None:
+        options.model.require_lengths(found)
+    return found
 
 
 def limits(options: Options, chosen: Sequence[presets.Preset]) -> tuple[tuple[str, int], ...]:
@@ -188,7 +208,7 @@ def settings_of(options: Options, chosen: Sequence[presets.Preset], device: Devi
         threads=threads,
         build_timeout_s=options.build_timeout_s or BUILD_TIMEOUT_S[device.kind],
         call_timeout_s=options.call_timeout_s,
-        presets=options.presets or (("default",) if not options.axes else ()),
+        presets=options.presets or (("default",) if not options.axes and options.model is None else ()),
         load=tuple(path.name for path in options.load),
         command=privacy.scrub(options.command),
     )
@@ -221,8 +241,14 @@ def _sources(made: Plan, kernels: Mapping[str, Kernel]) -> dict[str, str]:
 
 
 def _new_folder(options: Options) -> Path:
-    name = "-".join(options.presets) or ("sweep" if options.axes else "default")
+    model = "" if options.model is None else options.model.source.name
+    name = "-".join(options.presets) or model or ("sweep" if options.axes else "default")
     return Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{name}"
+
+
+def offering(model: Chosen | None) -> AbstractContextManager[None]:
+    """Inside, worker processes find the model's files."""
+    return files.offered(None if model is None else model.source)
 
 
 @contextmanager

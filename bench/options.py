@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 
 import msgspec
 
+from kerneldyno.kernels._given_config import ModelError
 from kerneldyno.kernels._tuned import TunedError
 from kerneldyno.kernels.registry import DIRECTIONS, DTYPES, KernelFileError
 
@@ -19,8 +20,8 @@ from .launch import EnergyChoice
 from .plan import UsageError
 from .records import Case, Measurement
 
-GO_WITH_RESUME = ("--resume", "--load", "--budget")
-PATH_OPTIONS = ("--load", "--out", "--resume")
+GO_WITH_RESUME = ("--resume", "--load", "--budget", "--model", "--weights", "--inputs")
+PATH_OPTIONS = ("--load", "--out", "--resume", "--model", "--weights", "--inputs")
 SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -101,7 +102,7 @@ def write_checks(path: Path, cases: Sequence[Case], measurements: Mapping[str, M
 
 def exit_code(error: Exception) -> int | None:
     """The exit status for a mistake that has its sentence; None for an error of ours, which deserves a traceback."""
-    if isinstance(error, UsageError | KernelFileError | DeviceError | TunedError):
+    if isinstance(error, UsageError | KernelFileError | DeviceError | TunedError | ModelError):
         return 2
     if isinstance(error, JournalError):
         return error.exit_code

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ._given_config import ModelError
 from ._given_embeddings import entering, read
 from ._given_files import current
 
@@ -134,10 +133,6 @@ def _weights(source: Source, layer: int, dtype: torch.dtype, device: torch.devic
 
 def _entering(source: Source, layer: int, whole: Layer, seed: int, device: torch.device | str) -> torch.Tensor:
     """float32 [batch, seq_len, dim]: what reaches this layer, from what is remembered of the layers before it."""
-    if source.config.window and whole.seq_len > source.config.window and layer:
-        raise ModelError(
-            f"{source.name} lets a query see {source.config.window} keys only, which a layer cannot be asked for: give a shorter --seq-len"
-        )
     key = (source.digest, str(device), seed, whole.batch, whole.seq_len, whole.padding)
     first = max((done for done in range(layer + 1) if (*key, done) in _states), default=None)
     if first is None:

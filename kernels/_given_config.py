@@ -102,11 +102,17 @@ class _Entries:
             raise ModelError(f"config.json: {name} {value!r} is impossible: it must be a whole number of at least 1")
         return value
 
-    def number(self, name: str, default: float) -> float:
+    def number(self, name: str, default: float, *, above: float = 0, below: float = float("inf")) -> float:
         value = self.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise ModelError(f"config.json: {name} {value!r} is impossible: it must be a number above 0")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < below:
+            raise ModelError(f"config.json: {name} {value!r} is impossible: it must be a number above {above:g} and below {below:g}")
         return float(value)
+
+    def padding_token(self, default: int) -> int:
+        value = self.get("pad_token_id", default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ModelError(f"config.json: pad_token_id {value!r} is impossible: it must be a whole number")
+        return value
 
     def activation(self, name: str, default: str) -> str:
         value = self.get(name, default)
@@ -163,15 +169,15 @@ def _sizes(entries: _Entries) -> dict[str, int]:
 def _bert(entries: _Entries, model_type: str, family: str) -> Config:
     entries.refuse("position_embedding_type", "absolute", "only learned absolute positions are")
     entries.refuse("is_decoder", False, "only encoders of this kind are")
-    padding_token = entries.get("pad_token_id", 1 if family == "roberta" else 0)
+    padding_token = entries.padding_token(1 if family == "roberta" else 0)
     layer = {
         **_sizes(entries),
         "activation": entries.activation("hidden_act", "gelu"),
-        "epsilon": entries.number("layer_norm_eps", 1e-12),
+        "epsilon": entries.number("layer_norm_eps", 1e-12, below=1),
     }
     positions = entries.whole("max_position_embeddings", 512)
     if family == "roberta":  # its first position is the one after that of padding
-        positions -= padding_token + 1
+        positions = max(1, positions - padding_token - 1)
     return Config(
         model_type=model_type,
         family=family,
@@ -192,7 +198,7 @@ def _llama(entries: _Entries, model_type: str, family: str) -> Config:
         "mask": "causal",
         "norm_first": True,
         "norm": "rmsnorm",
-        "epsilon": entries.number("rms_norm_eps", 1e-6),
+        "epsilon": entries.number("rms_norm_eps", 1e-6, below=1),
         "activation": entries.activation("hidden_act", "silu"),
         "gated": True,
         "bias": biased,
@@ -207,7 +213,7 @@ def _llama(entries: _Entries, model_type: str, family: str) -> Config:
         layer=layer,
         window=entries.whole("sliding_window", 1) if sliding and entries.get("sliding_window", 0) else 0,
         vocabulary=entries.whole("vocab_size"),
-        padding_token=entries.get("pad_token_id", -1),
+        padding_token=entries.padding_token(-1),
     )
 
 
@@ -219,7 +225,7 @@ def _vit(entries: _Entries, model_type: str, family: str) -> Config:
         **_sizes(entries),
         "norm_first": True,
         "activation": entries.activation("hidden_act", "gelu"),
-        "epsilon": entries.number("layer_norm_eps", 1e-12),
+        "epsilon": entries.number("layer_norm_eps", 1e-12, below=1),
     }
     return Config(
         model_type=model_type,
@@ -238,7 +244,7 @@ def _rotation(entries: _Entries) -> tuple[float, str]:
         raise ModelError(f"config.json: the rotary positions {given!r} are not understood: they must be a JSON object")
     rope = _Entries(given)
     kind = rope.get("rope_type", rope.get("type", "default"))
-    theta = rope.number("rope_theta", entries.number("rope_theta", 10000.0))
+    theta = rope.number("rope_theta", entries.number("rope_theta", 10000.0, above=1), above=1)
     entries.refuse("partial_rotary_factor", 1.0, "only heads whose features are all turned are")
     rope.refuse("partial_rotary_factor", 1.0, "only heads whose features are all turned are")
     if kind == "default":

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from ._given_config import ModelError
-from ._given_files import opened
+from ._given_files import inputs_of, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from ._given_files import Source
@@ -72,29 +71,23 @@ def images(source: Source, seed: int, batch: int) -> torch.Tensor:
 
 def _given(source: Source, path: Path, seed: int, batch: int, seq_len: int) -> torch.Tensor:
     """The embedded inputs of a file: as many of its sequences as are asked for, from a place that the seed says."""
-    readers: dict[str, tuple[int, Callable[[torch.Tensor], torch.Tensor]]] = {
-        "hidden_states": (3, lambda part: part.float()),
-        "pixel_values": (4, lambda part: _patches(source, part.float())),
-        "input_ids": (2, lambda part: _embedded(source, part.long())),
-    }
-    with opened(path, "pt") as file:
-        names = [name for name in readers if name in set(file.keys())]
-    wanted = "pixel_values" if source.config.family == "vit" else "input_ids"
-    if not names or names[0] not in (wanted, "hidden_states"):
-        raise ModelError(f"--inputs {path.name}: holds no {wanted} and no hidden_states, which {source.config.model_type} takes")
-    axes, embed = readers[names[0]]
-    tensor = read(path, names[0])
-    if tensor.dim() != axes or not len(tensor):
-        raise ModelError(f"--inputs {path.name}: {names[0]} has the shape {list(tensor.shape)}, but must have {axes} axes, sequences first")
-    if names[0] == "pixel_values":
-        _require_size(path, list(tensor.shape[1:]), [source.config.image[0], source.config.image[1], source.config.image[1]], names[0])
-        return embed(torch.stack([_turned(tensor, 1, place) for place in _places(seed, batch)]))
-    if names[0] == "hidden_states":
-        _require_size(path, list(tensor.shape[2:]), [source.config.layer["dim"]], names[0])
-    if tensor.shape[1] < seq_len:
-        raise ModelError(f"--inputs {path.name}: {names[0]} has sequences of {tensor.shape[1]}, not of {seq_len}: give a shorter --seq-len")
-    windows = tensor[:, : tensor.shape[1] // seq_len * seq_len].reshape(-1, seq_len, *tensor.shape[2:])
-    return embed(torch.stack([_turned(windows, 0, place) for place in _places(seed, batch)]))
+    name, shape = inputs_of(source, path)
+    tensor = read(path, name)
+    if name == "pixel_values":
+        return _patches(source, torch.stack([_turned(tensor, 1, place) for place in _places(seed, batch)]).float())
+    if shape[1] < seq_len:
+        raise ModelError(f"--inputs {path.name}: {name} has sequences of {shape[1]}, not of {seq_len}: give a shorter --seq-len")
+    windows = tensor[:, : shape[1] // seq_len * seq_len].reshape(-1, seq_len, *shape[2:])
+    found = torch.stack([_turned(windows, 0, place) for place in _places(seed, batch)])
+    return found.float() if name == "hidden_states" else _embedded(source, found.long())
+
+
+def _own(source: Source, name: str) -> torch.Tensor:
+    """A tensor of the model, by its name without the prefix."""
+    full = source.called(f"{source.prefix}{name}")
+    if full not in source.files:
+        raise ModelError(f"the weights of {source.name} hold no tensor {full!r}: give hidden_states as --inputs")
+    return read(source.files[full], full)
 
 
 def _places(seed: int, batch: int) -> range:
@@ -107,22 +100,14 @@ def _turned(sequences: torch.Tensor, axis: int, place: int) -> torch.Tensor:
     return sequences[index].roll(again * SHIFT, dims=axis)
 
 
-def _require_size(path: Path, found: list[int], wanted: list[int], name: str) -> None:
-    if found != wanted:
-        raise ModelError(f"--inputs {path.name}: {name} has the sizes {found} where config.json asks for {wanted}")
-
-
 def _embedded(source: Source, ids: torch.Tensor) -> torch.Tensor:
     """float32 [batch, seq_len, dim]: the embeddings of these tokens, as the model computes them."""
     config = source.config
 
     def rows(name: str, index: torch.Tensor) -> torch.Tensor:
-        full = f"{source.prefix}{name}"
-        if full not in source.files:
-            raise ModelError(f"the weights of {source.name} hold no tensor {full!r}: give hidden_states as --inputs instead of input_ids")
-        table = read(source.files[full], full)
+        table = _own(source, name)
         if int(index.min()) < 0 or int(index.max()) >= len(table):
-            raise ModelError(f"{source.name} has {len(table)} rows of {full}, not the one numbered {int(index.max())}: give other inputs")
+            raise ModelError(f"{source.name} has {len(table)} {name}, none numbered {int(index.max())}: give inputs made for this model")
         return table[index].float()
 
     if config.family == "llama":
@@ -133,8 +118,7 @@ def _embedded(source: Source, ids: torch.Tensor) -> torch.Tensor:
         positions = there.cumsum(1) * there + config.padding_token
     summed = rows("embeddings.word_embeddings.weight", ids) + rows("embeddings.token_type_embeddings.weight", torch.zeros_like(ids))
     summed = summed + rows("embeddings.position_embeddings.weight", positions)
-    names = [f"{source.prefix}embeddings.LayerNorm.{kind}" for kind in ("weight", "bias")]
-    weight, bias = (read(source.files[name], name).float() for name in names)
+    weight, bias = (_own(source, f"embeddings.LayerNorm.{kind}").float() for kind in ("weight", "bias"))
     return F.layer_norm(summed, summed.shape[-1:], weight, bias, config.layer["epsilon"])
 
 
@@ -142,10 +126,7 @@ def _patches(source: Source, pixels: torch.Tensor) -> torch.Tensor:
     """float32 [batch, tokens, dim]: the class token (and DeiT's for distillation), then the patches, with their positions."""
 
     def tensor(name: str) -> torch.Tensor:
-        full = f"{source.prefix}embeddings.{name}"
-        if full not in source.files:
-            raise ModelError(f"the weights of {source.name} hold no tensor {full!r}: give hidden_states as --inputs")
-        return read(source.files[full], full).float()
+        return _own(source, f"embeddings.{name}").float()
 
     patch = source.config.image[2]
     patches = F.conv2d(pixels, tensor("patch_embeddings.projection.weight"), tensor("patch_embeddings.projection.bias"), stride=patch)

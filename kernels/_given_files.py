@@ -39,13 +39,19 @@ PARTS = {
 }  # fmt: skip
 """Of each family: what names of a layer's tensors begin with, and what its parts are called, as `transformers` saves them."""
 PARTS["roberta"] = PARTS["bert"]
+_TEXT = ("word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias")
+_IMAGE = ("cls_token", "position_embeddings", "patch_embeddings.projection.weight", "patch_embeddings.projection.bias")
 EMBEDDINGS = {
-    "bert": "embeddings.word_embeddings.weight",
-    "roberta": "embeddings.word_embeddings.weight",
-    "llama": "embed_tokens.weight",
-    "vit": "embeddings.patch_embeddings.projection.weight",
+    "bert": tuple(f"embeddings.{name}" for name in _TEXT),
+    "roberta": tuple(f"embeddings.{name}" for name in _TEXT),
+    "llama": ("embed_tokens.weight",),
+    "vit": tuple(f"embeddings.{name}" for name in _IMAGE),
 }
-"""The tensor without which the layers' input cannot be computed."""
+"""The tensors without which what enters the first layer cannot be computed."""
+OLD_ENDINGS = {".weight": ".gamma", ".bias": ".beta"}
+"""What the oldest models call the parts of a norm."""
+INPUTS = {"hidden_states": 3, "pixel_values": 4, "input_ids": 2}
+"""Tensors that a file of inputs may hold, the first found is taken, and how many axes each has."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,14 @@ class Source:
     @property
     def embeds(self) -> bool:
         """Whether what enters the first layer can be computed."""
-        return f"{self.prefix}{EMBEDDINGS[self.config.family]}" in self.files
+        return all(self.called(f"{self.prefix}{name}") in self.files for name in EMBEDDINGS[self.config.family])
+
+    def called(self, tensor: str) -> str:
+        """The name under which the files hold a tensor: its own, or that of the oldest models."""
+        for ending, old in OLD_ENDINGS.items():
+            if tensor not in self.files and tensor.endswith(ending) and (found := tensor.removesuffix(ending) + old) in self.files:
+                return found
+        return tensor
 
     def given(self, layer: int) -> str:
         """What a problem's field `given` says of one of the layers; nothing where there are no weights."""
@@ -76,7 +89,7 @@ class Source:
     def part(self, layer: int, part: str, kind: str) -> str:
         """The name of a tensor: kind is "weight" or "bias"."""
         stem, parts = PARTS[self.config.family]
-        return f"{self.prefix}{stem.format(layer)}{parts[part]}.{kind}"
+        return self.called(f"{self.prefix}{stem.format(layer)}{parts[part]}.{kind}")
 
     def require(self, layer: int) -> None:
         """Raise ModelError for a tensor of the layer that is missing, or of a shape that does not fit the configuration."""
@@ -114,6 +127,28 @@ class Source:
             raise ModelError(
                 f"{path.name}: {tensor} has the shape {list(found)}, config.json asks for {list(shape)}: they do not belong together"
             )
+
+
+def inputs_of(source: Source, path: Path) -> tuple[str, tuple[int, ...]]:
+    """(name, shape) of the tensor that a file of inputs offers the model. Raises ModelError when it has none that fits."""
+    with opened(path, "np") as file:
+        there = set(file.keys())
+        name = next((name for name in INPUTS if name in there), "")
+        shape = tuple(file.get_slice(name).get_shape()) if name else ()
+    config, wanted = source.config, "pixel_values" if source.config.family == "vit" else "input_ids"
+    if name not in (wanted, "hidden_states"):
+        raise ModelError(f"--inputs {path.name}: holds no {wanted} and no hidden_states, which a model of type {config.model_type} takes")
+    if len(shape) != INPUTS[name] or not all(shape):
+        raise ModelError(f"--inputs {path.name}: {name} has the shape {list(shape)}, but must have {INPUTS[name]} axes, sequences first")
+    channels, size, _ = config.image
+    sizes, asked = {"pixel_values": (shape[1:], (channels, size, size)), "hidden_states": (shape[2:], (config.layer["dim"],))}.get(
+        name, ((), ())
+    )
+    if sizes != asked:
+        raise ModelError(f"--inputs {path.name}: {name} is of size {list(sizes)} where config.json asks for {list(asked)}")
+    if name != "hidden_states" and not source.embeds:
+        raise ModelError(f"--inputs {path.name}: {source.name} has no embeddings for {name}: give hidden_states instead")
+    return name, shape
 
 
 @contextmanager

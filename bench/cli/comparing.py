@@ -12,6 +12,7 @@ import typer
 from typer import Argument, Option
 
 from .. import flags
+from . import named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +65,10 @@ def compare(
     causal: flags.Causal = None,  # noqa: ARG001
     direction: flags.Direction = None,  # noqa: ARG001
     set_: flags.Set = None,  # noqa: ARG001
+    model: flags.Model = None,  # noqa: ARG001
+    weights: flags.Weights = None,  # noqa: ARG001
+    inputs: flags.ModelInputs = None,  # noqa: ARG001
+    layers: flags.Layers = None,  # noqa: ARG001
     device: flags.Device = "auto",  # noqa: ARG001
     load: flags.Load = None,  # noqa: ARG001
     threads: flags.Threads = None,  # noqa: ARG001
@@ -140,6 +145,7 @@ def _run_options(given: Mapping[str, Any], names: tuple[str, ...], *, energy: bo
         build_timeout_s=given["build_timeout"],
         call_timeout_s=given["call_timeout"],
         out=given["out"],
+        model=named.model(given["model"], given["weights"], given["inputs"], given["layers"]),
         command=shlex.join(["kerneldyno", *options.without_paths(sys.argv[1:])]),
     )
 
@@ -164,7 +170,7 @@ def _measured(asked: Asked) -> int:
 
     console = _console()
     progress = CompareProgress(console)
-    with launch.stop_on_signals() as stop:
+    with launch.stop_on_signals() as stop, launch.offering(asked.run.model):
         folder, outcome = command.compare(asked, progress, progress, stop)
         return publish(console, outcome, folder)
 

@@ -46,7 +46,7 @@ def compare(asked: Asked, progress: Progress, stages: Stages, stop: Callable[[],
     Raises UsageError, KernelFileError, DeviceError or JournalError, each with one sentence, before anything is measured.
     """
     launch.require_torch()
-    if not asked.run.presets and not asked.run.axes:
+    if not asked.run.presets and not asked.run.axes and asked.run.model is None:
         asked = replace(asked, run=replace(asked.run, presets=(PRESET,)))
     with tempfile.TemporaryDirectory(prefix="kerneldyno-sides-") as scratch:
         contestants = _contestants(asked, Path(scratch))
