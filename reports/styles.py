@@ -74,6 +74,7 @@ FAMILIES: dict[str, tuple[tuple[str, str], str]] = {
     "sinks": (VERMILLION, "triangle-up"),
     "flex": (YELLOW, "pentagon"),
     "torch": (GREY, "hexagon"),
+    "unpadded": (BLUE, "diamond"),
 }
 # families that this module has never heard of, in order of appearance
 STRANGERS = [(PURPLE, "cross"), (GREEN, "cross"), (ORANGE, "cross"), (SKY, "cross"), (VERMILLION, "cross"), (GREY, "cross")]

@@ -18,15 +18,13 @@ if TYPE_CHECKING:
 
 def of_groups(problem: Layer, weights: LayerWeights, groups: torch.Tensor) -> LayerWeights:
     """The layer of these groups: their rows of q, k and v, and their columns of the output projection, in smaller matrices."""
-    kv_heads, heads = problem.kv_heads, problem.heads
-    sizes = [count * problem.head_dim for count in (heads, kv_heads, kv_heads)]
 
     def kept(matrix: torch.Tensor) -> torch.Tensor:
         """Of rows that belong to the groups one after the other."""
-        return matrix.view(kv_heads, -1, *matrix.shape[1:])[groups].flatten(0, 1)
+        return matrix.view(problem.kv_heads, -1, *matrix.shape[1:])[groups].flatten(0, 1)
 
     def of_qkv(matrix: torch.Tensor) -> torch.Tensor:
-        return torch.cat([kept(part) for part in matrix.split(sizes)])
+        return torch.cat([kept(part) for part in matrix.split(problem.widths)])
 
     return weights.replace(
         w_qkv=of_qkv(weights.w_qkv),

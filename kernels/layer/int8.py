@@ -15,15 +15,15 @@ from .._identity import integer_products
 from .._int8 import Int8Weight, int8_linear, quantized, rounded_like, weight_levels
 from ..registry import Device, Run, Setup, holding, kernel
 from ._compose import composed, part, refusal_of
-from ._onnx import graph_run
-from .problem import ENCODER, Layer, LayerInputs, LayerWeights
+from ._onnx import graph_run, projections
+from .problem import EVERYTHING, Layer, LayerInputs, LayerWeights
 
 if TYPE_CHECKING:
     from .._onnxgraph import Graph
     from ._onnx import Linear
 
 ATTENTION, FEEDFORWARD = part("attention/sdpa"), part("feedforward/int8")
-IN_8_BIT = ("w_qkv", "w_out", "w1", "w2")
+IN_8_BIT = ("w_qkv", "w_out", "w1", "w2", "w_gate")
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Matrices:
     @classmethod
     def of(cls, weights: LayerWeights, levels: int | None = None) -> Matrices:
         """Quantized to so many levels on either side of 0; None: to all there are."""
-        return cls({name: quantized(getattr(weights, name), levels) for name in IN_8_BIT})
+        return cls({name: quantized(matrix, levels) for name, matrix in weights.tensors().items() if name in IN_8_BIT})
 
-    def thirds(self) -> list[Int8Weight]:
+    def apart(self, problem: Layer) -> list[Int8Weight]:
         """The projections to q, k and v."""
-        qkv = self.by_name["w_qkv"]
-        return [Int8Weight(values, scales) for values, scales in zip(qkv.values.chunk(3), qkv.scales.chunk(3), strict=True)]
+        qkv, sizes = self.by_name["w_qkv"], problem.widths
+        return [Int8Weight(values, scales) for values, scales in zip(qkv.values.split(sizes), qkv.scales.split(sizes), strict=True)]
 
     def dequantized(self, weights: LayerWeights) -> LayerWeights:
         """Float64 weights with what these matrices stand for."""
@@ -60,32 +60,33 @@ def refusal(problem: Layer, device: Device) -> str | None:
 
 @kernel(
     Layer,
-    accepts=ENCODER,
+    accepts=EVERYTHING,
     requires=("cpu:onnx", "cpu:onnxruntime"),
     approximate=True,
     own_allocator=("cpu",),
     claim=claim,
     refuses=refusal,
-    identified=integer_products(6, on_cuda=4),  # q, k and v are apart in the graph and together on a GPU
+    # q, k and v are apart in the graph and together on a GPU
+    identified=integer_products(lambda problem: 6 + problem.gated, on_cuda=lambda problem: 4 + problem.gated),
 )
 def int8(problem: Layer, setup: Setup) -> Run:
     """8-bit weights and activations, multiplied as integers, in the projections and the network; attention in float."""
     weights, integers = setup.weights, Matrices.of(setup.weights, weight_levels(setup.device))
     if setup.device.type == "cpu":
         weights = wide = weights.map(torch.Tensor.float)
-        run = graph_run(problem, setup, wide, lambda g: linears(integers, wide, g), "float32")
+        run = graph_run(problem, setup, wide, lambda g: linears(problem, integers, wide, g), "float32")
     else:
         run = _on_gpu(problem, setup, integers)
     others = [tensor for name, tensor in weights.tensors().items() if name not in IN_8_BIT]
     return holding(run, *(t for matrix in integers.by_name.values() for t in (matrix.values, matrix.scales)), *others)
 
 
-def linears(integers: Matrices, weights: LayerWeights, g: Graph) -> Linear:
+def linears(problem: Layer, integers: Matrices, weights: LayerWeights, g: Graph) -> Linear:
     """The layer's matrices as nodes of integer products; q, k and v share what quantizing x gave."""
-    matrix = integers.by_name
-    pairs = dict(zip("qkv", zip(integers.thirds(), weights.b_qkv.chunk(3), strict=True), strict=True))
-    pairs |= {"out": (matrix["w_out"], weights.b_out), "1": (matrix["w1"], weights.b1), "2": (matrix["w2"], weights.b2)}
-    return lambda x, which: g.int8_linear(x, *pairs[which])
+    biases = {which: bias for which, (_, bias) in projections(problem, weights).items()}
+    biases |= {"w1": weights.b1, "w2": weights.b2, "w_gate": weights.b_gate}
+    matrix = dict(zip("qkv", integers.apart(problem), strict=True)) | integers.by_name | {"out": integers.by_name["w_out"]}
+    return lambda x, which: g.int8_linear(x, matrix[which], biases[which])
 
 
 def _on_gpu(problem: Layer, setup: Setup, integers: Matrices) -> Run:

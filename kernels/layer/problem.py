@@ -184,6 +184,11 @@ class Layer(Problem):
         angles = _rotary.angles(self.seq_len, self.head_dim, self.rope_theta, self.rope_scaling)
         return angles.cos().to(device, dtype), angles.sin().to(device, dtype)
 
+    @property
+    def widths(self) -> list[int]:
+        """Rows of w_qkv for q, k and v."""
+        return [count * self.head_dim for count in (self.heads, self.kv_heads, self.kv_heads)]
+
     def heads_of(self, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """[batch, seq_len, (heads + 2 · kv_heads) · head_dim] -> q, k, v [batch, heads, seq_len, head_dim], not copied."""
         parts = qkv.view(*qkv.shape[:2], -1, self.head_dim).transpose(1, 2)

@@ -21,6 +21,9 @@ ALIKE = ("layer/pruned_heads_75", "layer/pruned_heads_50")
 """They differ from `pruned_heads_25` by a number."""
 QUICK = [kernel for kernel in KERNELS.values() if "cpu" in kernel.devices and kernel.family != "compiled" and kernel.name not in ALIKE]
 
+REFUSE_DECODERS = ("layer/torch", "layer/unpadded", "layer/int8", "layer/onnxrt")
+"""PyTorch's layer is always the seed's, with norms before or after; without padding there is nothing to leave out."""
+
 VARIANTS = [
     {},
     {"mask": "causal"},
@@ -29,6 +32,13 @@ VARIANTS = [
     {"mask": "causal", "padding": True},
     {"mask": "boolean", "padding": True},
 ]
+DECODERS = [
+    {"norm_first": True, "activation": "gelu"},
+    {"norm_first": True, "norm": "rmsnorm", "activation": "silu", "gated": True, "bias": False, "rope_theta": 1e4, "mask": "causal"},
+    {"norm": "rmsnorm", "activation": "gelu_tanh", "gated": True, "kv_heads": 2, "padding": True, "epsilon": 1e-3},
+    {"kv_heads": 2, "head_dim": 24, "rope_theta": 500.0, "rope_scaling": "linear:4", "bias": False, "mask": "boolean", "padding": True},
+]
+"""Layers other than the seed's."""
 # one token; lengths around a tile; sizes that are no multiples of anything; heads of 16, 48 and 24
 SIZES = [(1, 1, 64, 4, 256), (2, 127, 96, 2, 203), (3, 43, 144, 6, 300)]
 
@@ -44,25 +54,39 @@ def test_kernels_are_right(kernel, variant, dtype, verified):
         if kernel.why_not(problem, CPU) is None:
             verified(kernel, problem)
             took += 1
-    assert took == len(sizes) or (kernel.family == "onnxrt" and dtype == "bfloat16")
+    refused = (kernel.family == "onnxrt" and dtype == "bfloat16") or (kernel.family == "unpadded" and "padding" not in variant)
+    assert took == (0 if refused else len(sizes))
+
+
+@pytest.mark.parametrize("kernel", QUICK, ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("variant", DECODERS, ids=["vit", "llama", "gated post-norm", "grouped"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_other_layers_are_right(kernel, variant, dtype, verified):
+    problem = Layer(batch=3, seq_len=43, dim=96, heads=4, hidden_dim=200, dtype=dtype, **variant)
+    refusal = kernel.why_not(problem, CPU)
+    if refusal is None:
+        verified(kernel, problem)
+    else:
+        assert kernel.name in REFUSE_DECODERS, refusal
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # raised by inductor's own imports
-@pytest.mark.parametrize(("variant", "dtype"), [(VARIANTS[5], "bfloat16")])
+@pytest.mark.parametrize(("variant", "dtype"), [(VARIANTS[5], "bfloat16"), (DECODERS[1], "float32")])
 def test_compiled_is_right(variant, dtype, verified):
     verified(KERNELS["layer/compiled"], Layer(batch=2, seq_len=65, dim=96, heads=2, hidden_dim=203, dtype=dtype, **variant))
 
 
 @pytest.mark.parametrize("kernel", QUICK, ids=lambda kernel: kernel.name)
 def test_strided_inputs(kernel):
-    problem = Layer(batch=2, seq_len=5, dim=32, heads=2, hidden_dim=32, mask="boolean")
+    problem = Layer(batch=2, seq_len=5, dim=32, heads=2, hidden_dim=32, mask="boolean", padding=True)
     setup = Setup(torch.device("cpu"), problem.weights(0), problem.inputs(1))
     run = kernel.build(problem, setup)
     inputs = problem.inputs(2)
     strided = inputs.replace(x=inputs.x.transpose(0, 1).contiguous().transpose(0, 1), mask=inputs.mask.t().contiguous().t())
     assert not strided.x.is_contiguous()
-    torch.testing.assert_close(run(strided), run(inputs), rtol=1e-4, atol=1e-5)
+    found = [problem.compared(run(given), given) for given in (strided, inputs)]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 def test_padding_hides_what_comes_after_it():
@@ -87,6 +111,10 @@ def test_padding_hides_what_comes_after_it():
         ("fused", Layer(seq_len=4), CPU, "runs on cuda only"),
         ("fused", Layer(seq_len=4, dim=512, heads=1), GPU, "its attention/fused takes head_dim from 16 to 256, not 512"),
         ("torch", Layer(seq_len=4, dim=96, heads=3), CPU, "odd number of heads (3)"),
+        ("torch", Layer(seq_len=4, dim=96, heads=4, head_dim=32), CPU, "has dim / heads features per head, not 32"),
+        ("torch", Layer(seq_len=4, rope_theta=1e4, kv_heads=2), CPU, "does not take grouped, rotary"),
+        ("unpadded", Layer(seq_len=4), CPU, "this problem has none: set padding=true"),
+        ("pruned_heads_50", Layer(seq_len=4, kv_heads=1), CPU, "has a single group of heads: there is none to leave out"),
     ],
 )
 def test_refusals_are_sentences(name, problem, device, words):
