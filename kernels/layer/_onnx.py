@@ -8,6 +8,7 @@ import torch
 
 from .._onnxgraph import Graph
 from .._onnxsession import session
+from ..feedforward._onnx import network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,25 +17,37 @@ if TYPE_CHECKING:
     from .problem import Layer, LayerInputs, LayerWeights
 
     Linear = Callable[[str, str], str]
-    """(x, which: "q", "k", "v", "out", "1", "2") -> x through that layer, by their names in the graph."""
+    """(x, which: "q", "k", "v", "out", "w1", "w2", "w_gate") -> x through that map with its bias, by their names in the graph."""
 
 
 def graph_run(problem: Layer, setup: Setup, weights: LayerWeights, linear_of: Callable[[Graph], Linear], dtype: str) -> Run:
     """The run of the whole layer in one graph that computes in `dtype`; matrices are [tokens, features]."""
-    masked = bool(problem.features - {"causal"})
+    masked = problem.mask == "boolean" or problem.padding
     g = Graph()
     linear = linear_of(g)
     x = "x" if dtype == problem.dtype else g.cast("x", dtype)
-    z = _attended(problem, g, x, linear, masked=masked)
-    z = g.layer_norm(g.add("Add", x, z), weights.norm1_weight, weights.norm1_bias, problem.norm_epsilon)
-    y = g.add("Add", z, linear(g.add("Relu", linear(z, "1")), "2"))
-    y = g.layer_norm(y, weights.norm2_weight, weights.norm2_bias, problem.norm_epsilon)
+    z = g.add("Add", x, _attended(problem, g, _norm(problem, g, x, weights, 1) if problem.norm_first else x, linear, dtype, masked=masked))
+    z = z if problem.norm_first else _norm(problem, g, z, weights, 1)
+    y = network(g, problem.feedforward, problem.network(weights), z, linear)
+    y = y if problem.norm_first else _norm(problem, g, y, weights, 2)
     y = y if dtype == problem.dtype else g.cast(y, problem.dtype)
+    return layer_run(problem, setup, g, y, masked=masked)
+
+
+def projections(problem: Layer, weights: LayerWeights) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
+    """Matrix and bias before and after the attention: "q", "k", "v" and "out"."""
+    biases = (None, None, None) if weights.b_qkv is None else torch.split(weights.b_qkv, problem.widths)
+    found = dict(zip("qkv", zip(torch.split(weights.w_qkv, problem.widths), biases, strict=True), strict=True))
+    return {**found, "out": (weights.w_out, weights.b_out)}
+
+
+def layer_run(problem: Layer, setup: Setup, g: Graph, result: str, *, masked: bool) -> Run:
+    """The run of a graph with inputs "x" [tokens, dim] and, if `masked`, "mask", whose output `result` is [tokens, dim]."""
     rows = (problem.tokens, problem.dim)
     inputs: dict[str, tuple[str, tuple[int, ...]]] = {"x": (problem.dtype, rows)}
     if masked:
         inputs["mask"] = ("bool", (problem.batch if problem.padding else 1, 1, problem.seq_len, problem.seq_len))
-    runtime = session(g.finished(inputs, y, problem.dtype, rows), setup, list(inputs), "y")
+    runtime = session(g.finished(inputs, result, problem.dtype, rows), setup, list(inputs), "y")
     causal = problem.attention.position_mask(setup.device) if problem.mask == "causal" else None
 
     def run(given: LayerInputs) -> torch.Tensor:
@@ -46,12 +59,28 @@ def graph_run(problem: Layer, setup: Setup, weights: LayerWeights, linear_of: Ca
     return run
 
 
-def _attended(problem: Layer, g: Graph, x: str, linear: Linear, *, masked: bool) -> str:
-    shape = (problem.batch, problem.seq_len, problem.dim)
-    q, k, v = (g.reshaped(linear(x, which), *shape) for which in "qkv")
-    attributes = {"q_num_heads": problem.heads, "kv_num_heads": problem.heads, "is_causal": int(problem.mask == "causal" and not masked)}
+def _norm(problem: Layer, g: Graph, x: str, weights: LayerWeights, which: int) -> str:
+    weight, bias = (getattr(weights, f"norm{which}_{part}") for part in ("weight", "bias"))
+    if problem.norm == "rmsnorm":
+        return g.rms_norm(x, weight, problem.norm_epsilon)
+    return g.layer_norm(x, weight, bias, problem.norm_epsilon)
+
+
+def _attended(problem: Layer, g: Graph, x: str, linear: Linear, dtype: str, *, masked: bool) -> str:
+    heads = {"q": problem.heads, "k": problem.kv_heads, "v": problem.kv_heads}
+    q, k, v = (g.reshaped(linear(x, which), problem.batch, problem.seq_len, number * problem.head_dim) for which, number in heads.items())
+    if problem.rope_theta:
+        q, k = (_turned(problem, g, tensor, heads[which], dtype) for which, tensor in (("q", q), ("k", k)))
+    attributes = {"q_num_heads": problem.heads, "kv_num_heads": problem.kv_heads, "is_causal": int(problem.mask == "causal" and not masked)}
     attended = g.add("Attention", q, k, v, *(["mask"] if masked else []), **attributes)
-    return linear(g.reshaped(attended, problem.tokens, problem.dim), "out")
+    return linear(g.reshaped(attended, problem.tokens, problem.heads * problem.head_dim), "out")
+
+
+def _turned(problem: Layer, g: Graph, x: str, heads: int, dtype: str) -> str:
+    """x [batch, seq_len, heads · head_dim] turned by its positions."""
+    tables = problem.rotation("cpu", getattr(torch, dtype))
+    cos, sin = (g.constant(table.expand(problem.batch, -1, -1)) for table in tables)
+    return g.add("RotaryEmbedding", x, cos, sin, num_heads=heads)
 
 
 def _mask(problem: Layer, inputs: LayerInputs, causal: torch.Tensor | None) -> torch.Tensor:

@@ -36,7 +36,6 @@ PLANTS = [
     ("feedforward/pruned.py", "F.linear(a, weights.w2, weights.b2)", "F.linear(2.0 * a, weights.w2, weights.b2)"),
     ("feedforward/_onnx.py", 'linear(a, "w2")', 'linear(g.add("Add", a, a), "w2")'),
     ("feedforward/_fused_triton.py", "b = tl.maximum(b, 0.0)", "b = 2.0 * tl.maximum(b, 0.0)"),
-    ("layer/_onnx.py", 'linear(g.add("Relu", linear(z, "1")), "2")', 'linear(g.add("Add", a := g.add("Relu", linear(z, "1")), a), "2")'),
     ("layer/encoder.py", '"linear2.weight": weights.w2', '"linear2.weight": 2.0 * weights.w2'),
 ]
 """Other constants, planted into one of two copies: three times the scores, or twice the second matrix."""
