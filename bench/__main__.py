@@ -66,12 +66,8 @@ def run(
     from . import launch, options
     from .terminal import TerminalProgress
 
-    progress = TerminalProgress(_console())
     if resume is not None:
-        options.refuse_beside_resume(sys.argv)
-        same = named.model(model, weights, inputs, None)
-        with launch.stop_on_signals() as stop:
-            raise typer.Exit(_conclude(*launch.resume(resume, load or [], budget, progress, stop, same)))
+        raise typer.Exit(_resumed(resume, load or [], budget, (model, weights, inputs)))
     chosen = launch.Options(
         presets=tuple(preset or ()),
         operators=options.words(operator, "--operator"),
@@ -92,7 +88,7 @@ def run(
         command=shlex.join(["kerneldyno", *options.without_paths(sys.argv[1:])]),
     )
     with launch.stop_on_signals() as stop:
-        raise typer.Exit(_conclude(*launch.launch(chosen, progress, stop)))
+        raise typer.Exit(_conclude(*launch.launch(chosen, TerminalProgress(_console()), stop)))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -212,6 +208,17 @@ def salvage(
 
     kept = journal.salvage(run_folder)
     _say_path(f"{kept} records kept: go on with kerneldyno run --resume", run_folder)
+
+
+def _resumed(folder: Path, load: list[Path], budget: float | None, files: tuple[Path | None, Path | None, Path | None]) -> int:
+    """Go on with a stored run, `files` being those of its model; the exit status."""
+    from . import launch, options
+    from .terminal import TerminalProgress
+
+    options.refuse_beside_resume(sys.argv)
+    model = named.model(*files, None)
+    with launch.stop_on_signals() as stop:
+        return _conclude(*launch.resume(folder, load, budget, TerminalProgress(_console()), stop, model))
 
 
 def _conclude(folder: Path, ended: str) -> int:

@@ -93,10 +93,7 @@ def compare(
     chosen = command.gates(words(gate, "--gate"))
     positional = list(what or [])
     if base is None and kernels is None:
-        if len(positional) != 2:
-            forms = "--base REV, --kernels BASE CANDIDATE, or the folders of two stored runs"
-            raise UsageError(f"compare needs {forms}: kerneldyno compare --help")
-        _refuse(context, ("what", "gate", "strict", "out"), "two stored runs, which are not measured again")
+        _require_two(context, positional)
         raise typer.Exit(_stored(positional, chosen, strict=strict, out=out))
     if strict:
         raise UsageError("--strict is for two stored runs: what is measured now fails the comparison anyway")
@@ -112,6 +109,16 @@ def compare(
         gates=chosen,
     )
     raise typer.Exit(_measured(asked))
+
+
+def _require_two(context: typer.Context, folders: Sequence[str]) -> None:
+    """Raise UsageError unless two stored runs are named, and nothing that would have to be measured."""
+    from ..plan import UsageError
+
+    if len(folders) != 2:
+        forms = "--base REV, --kernels BASE CANDIDATE, or the folders of two stored runs"
+        raise UsageError(f"compare needs {forms}: kerneldyno compare --help")
+    _refuse(context, ("what", "gate", "strict", "out"), "two stored runs, which are not measured again")
 
 
 def _refuse(context: typer.Context, allowed: tuple[str, ...], where: str) -> None:
