@@ -7,6 +7,7 @@ given. Shapes of models follow their published configurations.
 from __future__ import annotations
 
 from ._attention_presets import ATTENTION_PRESETS
+from ._network_presets import FEEDFORWARD, LAYERS, SMALL_DECODER, SMALL_MLP
 from ._shapes import BERT_HEADS, LLAMA_8B, LLAMA_8B_MLP, SEED, SEED_HEADS, Fields, Preset, Shape, attention, feedforward, grid, layer
 
 __all__ = ["NATIVE_DTYPE", "PRESETS", "STARTING_POINTS", "Preset", "Shape", "attention", "feedforward", "layer", "names", "preset"]
@@ -20,8 +21,8 @@ STARTING_POINTS: tuple[Shape, ...] = (
     layer(batch=1, seq_len=512, heads=8, **SEED),
 )
 
-APPROXIMATIONS = ("*/pruned_*", "*/block_sparse_*", "*/sinks_*")
-"""Kernels at several shares each, which the preset `approximations` is for: elsewhere once is enough."""
+APPROXIMATIONS = ("*/pruned_*", "*/block_sparse_*", "*/sinks_*", "*/sparse_24*", "*/int8_*")
+"""Kernels of many kinds or at several shares, which the presets `approximations` and `feedforward` are for: elsewhere once is enough."""
 
 _SMOKE = Preset(
     name="smoke",
@@ -122,11 +123,20 @@ _FEATURES = Preset(
                 {"activation": "gelu", "norm": "none", "bias": False},
                 {"activation": "silu", "norm": "rmsnorm", "gated": True, "bias": False, "residual": True},
                 {"activation": "gelu_tanh", "gated": True},
+                {"direction": "backward"},
+                {"activation": "gelu", "norm": "rmsnorm", "gated": True, "residual": True, "direction": "backward"},
             )
         ),
         *(
             layer(**{"batch": 2, "seq_len": 64, "dim": 128, "heads": 4, "hidden_dim": 256, **fields})
-            for fields in ({}, {"mask": "causal"}, {"mask": "boolean"}, {"mask": "causal", "padding": True})
+            for fields in (
+                {},
+                {"mask": "causal"},
+                {"mask": "boolean"},
+                {"mask": "causal", "padding": True},
+                {"norm_first": True, "activation": "gelu", "padding": True},
+                {**SMALL_DECODER, "kv_heads": 2, "dim": 128, "hidden_dim": 256},
+            )
         ),
     ),
 )
@@ -146,7 +156,10 @@ _APPROXIMATIONS_CPU = Preset(
             for b in (1, 4)
             for drawn in RANDOM_AND_STRUCTURED
         ),
+        feedforward(batch=1, seq_len=1024, **SEED),
+        feedforward(batch=1, seq_len=1024, **SMALL_MLP),
         layer(batch=1, seq_len=1024, heads=8, **SEED),
+        layer(batch=1, seq_len=1024, **SMALL_DECODER),
     ),
 )
 
@@ -162,6 +175,8 @@ _APPROXIMATIONS_CUDA = Preset(
             for b, s in [(32, 4096), (8, 32768)]
             for drawn in RANDOM_AND_STRUCTURED
         ),
+        feedforward(batch=1, seq_len=4096, **LLAMA_8B_MLP),
+        feedforward(batch=1, seq_len=16, **LLAMA_8B_MLP),
         layer(batch=1, seq_len=2048, heads=16, dim=1024, hidden_dim=4096),
     ),
 )
@@ -250,6 +265,8 @@ BY_DEVICE = {
     "default": (_DEFAULT_CPU, _DEFAULT_CUDA),
     "compare": (_COMPARE_CPU, _COMPARE_CUDA),
     "approximations": (_APPROXIMATIONS_CPU, _APPROXIMATIONS_CUDA),
+    "feedforward": FEEDFORWARD,
+    "layers": LAYERS,
 }
 """Presets whose shapes depend on the device: the CPU's and the GPU's."""
 

@@ -137,7 +137,7 @@ def test_impossible_shapes_are_refused_with_the_value(types):
 
 def test_direction_backward_leaves_out_operators_without_one(types):
     found = plan.problems([(op, {**f, "direction": "backward"}) for op, f in presets.STARTING_POINTS], types, CPU)
-    assert [problem.operator for problem in found] == ["attention"]
+    assert [problem.operator for problem in found] == ["attention", "feedforward"]
 
 
 def test_the_baseline_is_one_that_takes_the_problem(kernels, types):

@@ -53,7 +53,7 @@ class TestLoading:
         everywhere = {"eager", "compiled", "fused", "onnxrt", "int8", "pruned", "sdpa"}
         assert families["attention"] == everywhere | {"block_sparse", "sinks", "flex", "flash_attn2", "flash_attn3", "cudnn", "jax"}
         assert families["feedforward"] == everywhere - {"sdpa"}
-        assert families["layer"] == everywhere | {"torch"}
+        assert families["layer"] == everywhere | {"torch", "unpadded"}
 
     def test_names_begin_with_the_operator_and_lead_back(self):
         for name, found in SHIPPED.items():
