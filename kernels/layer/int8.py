@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .._onnxgraph import Graph
     from ._onnx import Linear
 
-ATTENTION, FEEDFORWARD = part("attention/sdpa"), part("feedforward/int8")
+ATTENTION, FEEDFORWARD = part("attention/sdpa"), part("feedforward/int8_mm")
 IN_8_BIT = ("w_qkv", "w_out", "w1", "w2", "w_gate")
 
 

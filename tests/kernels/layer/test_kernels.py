@@ -21,7 +21,7 @@ ALIKE = ("layer/pruned_heads_75", "layer/pruned_heads_50")
 """They differ from `pruned_heads_25` by a number."""
 QUICK = [kernel for kernel in KERNELS.values() if "cpu" in kernel.devices and kernel.family != "compiled" and kernel.name not in ALIKE]
 
-REFUSE_DECODERS = ("layer/torch", "layer/unpadded", "layer/int8", "layer/onnxrt")
+REFUSE_DECODERS = ("layer/torch", "layer/unpadded")
 """PyTorch's layer is always the seed's, with norms before or after; without padding there is nothing to leave out."""
 
 VARIANTS = [
@@ -107,7 +107,7 @@ def test_padding_hides_what_comes_after_it():
     [
         ("onnxrt", Layer(seq_len=4, dtype="bfloat16"), CPU, "no bfloat16"),
         ("onnxrt", Layer(seq_len=4, dim=16384, heads=128, hidden_dim=65536), GPU, "at most 2 GiB"),
-        ("int8", Layer(seq_len=4, hidden_dim=100), GPU, "its feedforward/int8 integer products on a GPU need"),
+        ("int8", Layer(seq_len=4, hidden_dim=100), GPU, "its feedforward/int8_mm integer products by torch need"),
         ("fused", Layer(seq_len=4), CPU, "runs on cuda only"),
         ("fused", Layer(seq_len=4, dim=512, heads=1), GPU, "its attention/fused takes head_dim from 16 to 256, not 512"),
         ("torch", Layer(seq_len=4, dim=96, heads=3), CPU, "odd number of heads (3)"),
@@ -166,11 +166,8 @@ class TestInt8:
         run = int8.build(problem, Setup(torch.device("cpu"), weights))
         assert 0.25 < run.weight_bytes / weights.nbytes < 0.26
 
-    def test_the_gpu_path_computes_its_claim(self, monkeypatch):
+    def test_the_gpu_path_computes_its_claim(self):
         """torch._int_mm with a scale per token: it runs on a CPU just as well."""
-        from kerneldyno.kernels.feedforward import int8 as feedforward_int8
-
-        monkeypatch.setattr(feedforward_int8, "_on_cpu", feedforward_int8._on_gpu)
         problem = Layer(batch=2, seq_len=33, dim=64, heads=4, hidden_dim=128, mask="causal")
         weights, inputs = problem.weights(0), problem.inputs(1)
         integers = Matrices.of(weights, weight_levels(torch.device("cpu")))
