@@ -11,7 +11,10 @@ import torch.nn.functional as F  # noqa: N812
 from .registry import Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    """(uint8 [rows, in] with zero point 128, int8 [in, out]) -> int32: how a library multiplies integers."""
 
 LEVELS = 127
 FEWER_LEVELS = 63
@@ -76,29 +79,39 @@ def rounded_like(device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]
 
 
 def weight_levels(device: torch.device) -> int:
-    """How many levels weights may have for products with 8-bit activations to be exact here: LEVELS, or FEWER_LEVELS.
+    """How many levels weights may have for the products of ONNX Runtime, or of torch._int_mm on a GPU, to be exact here.
 
-    Raises RuntimeError where neither is: products would be silently wrong.
+    LEVELS, or FEWER_LEVELS. Raises RuntimeError where neither is.
     """
-    for levels in (LEVELS, FEWER_LEVELS):
-        if _exact(device, levels):
+    return exact_levels(
+        _onnx_product if device.type == "cpu" else lambda left, right: torch_product(left.to(device), right.to(device)).cpu()
+    )
+
+
+def exact_levels(product: Product, tried: Sequence[int] = (LEVELS, FEWER_LEVELS)) -> int:
+    """The first of so many levels with which `product` is exact: values at the ends of the range show it.
+
+    Raises RuntimeError where none is: products would be silently wrong.
+    """
+    for levels in tried:
+        if _exact(product, levels):
             return levels
     raise RuntimeError("this machine's 8-bit integer products saturate: results would be silently wrong, so int8 is not measured")
 
 
-def _exact(device: torch.device, levels: int) -> bool:
-    """Whether this machine multiplies such integers exactly: values at the ends of the range show it."""
+def _exact(product: Product, levels: int) -> bool:
     generator = torch.Generator().manual_seed(0)
     left = torch.randint(0, 256, (FEWEST_ROWS, 64), generator=generator, dtype=torch.int32)
     left[::2] = 255
     right = torch.randint(-levels, levels + 1, (64, 16), generator=generator, dtype=torch.int32)
     right[:, ::2] = levels
-    if device.type == "cpu":
-        zero, found = 128, _onnx_product(left.to(torch.uint8), right.to(torch.int8))
-    else:
-        zero, values = 128, (left - 128).to(torch.int8).to(device)
-        found = torch._int_mm(values, right.to(torch.int8).to(device).t().contiguous().t())  # noqa: SLF001
-    return torch.equal(found.cpu().long(), (left.long() - zero) @ right.long())
+    found = product(left.to(torch.uint8), right.to(torch.int8))
+    return torch.equal(found.long(), (left.long() - 128) @ right.long())
+
+
+def torch_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """uint8 with zero point 128 times int8 -> int32 by torch._int_mm, both of them signed and the matrix transposed in memory."""
+    return torch._int_mm((left.int() - 128).to(torch.int8), right.t().contiguous().t())  # noqa: SLF001
 
 
 def _scales(x: torch.Tensor, levels: int | None = None) -> torch.Tensor:

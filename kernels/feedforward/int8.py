@@ -1,105 +1,111 @@
 """Weights in 8 bit ahead of time, activations quantized in every call, and integer products.
 
-On a CPU ONNX Runtime does it, with one scale per tensor: it fuses quantizing, product and scaling, and took 13 ms where
-torch._int_mm with a scale per token took 16 (2048 tokens, 512→2048→512, two cores), at almost the same error. On a GPU it
-is torch._int_mm with a scale per token.
+On a CPU ONNX Runtime does it, with one scale per tensor: it fuses quantizing, product and scaling. On a GPU it is our Triton
+kernels, with a scale per token.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from .._identity import integer_products
-from .._int8 import Int8Weight, int8_linear, quantized, rounded_like, weight_levels
+from .._cards import Card
+from .._identity import integer_products, triton_kernels
+from .._int8 import rounded_like, weight_levels
 from .._onnxgraph import Graph
-from ..registry import Device, Run, Setup, holding, kernel
+from ..registry import Device, Run, Setup, Trace, kernel
+from . import _int8_code, _int8_device, _int8_tuning
+from ._int8_network import Matrices, claimed, keeping, matrices
 from ._onnx import finished, graph_run, network
-from .problem import EVERYTHING, FeedForward, FeedForwardInputs, FeedForwardWeights, activate
+from .problem import EVERYTHING, FeedForward, FeedForwardInputs, FeedForwardWeights
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import onnx
 
-
-@dataclass(frozen=True)
-class Matrices:
-    """The network's matrices in 8 bit."""
-
-    w1: Int8Weight
-    w2: Int8Weight
-    w_gate: Int8Weight | None
-
-    def dequantized(self, weights: FeedForwardWeights) -> FeedForwardWeights:
-        """Float64 weights with what these matrices stand for."""
-        gate = None if self.w_gate is None else self.w_gate.dequantized()
-        return weights.map(torch.Tensor.double).replace(w1=self.w1.dequantized(), w2=self.w2.dequantized(), w_gate=gate)
-
-    def tensors(self) -> list[torch.Tensor]:
-        """All that is kept of them."""
-        return [tensor for m in (self.w1, self.w2, self.w_gate) if m is not None for tensor in (m.values, m.scales)]
+    from .._code import Configuration
 
 
-def matrices(weights: FeedForwardWeights, levels: int | None = None) -> Matrices:
-    """The network's matrices, quantized to so many levels on either side of 0; None: to all there are."""
-    gate = None if weights.w_gate is None else quantized(weights.w_gate, levels)
-    return Matrices(quantized(weights.w1, levels), quantized(weights.w2, levels), gate)
+def levels(device: torch.device) -> int:
+    """Of weights, with which the products of the device are exact."""
+    return weight_levels(device) if device.type == "cpu" else _int8_device.levels(device)
 
 
 def claim(problem: FeedForward, setup: Setup, inputs: FeedForwardInputs) -> torch.Tensor:
     """The network in float64 on rounded weights, with activations rounded as the kernel does."""
-    weights = matrices(setup.weights, weight_levels(setup.device)).dequantized(setup.weights)
-    return problem.formula(inputs.x.double(), weights, rounded=rounded_like(setup.device))
+    return claim_for(problem, setup.weights, inputs, setup.device)
+
+
+def claim_for(problem: FeedForward, weights: FeedForwardWeights, inputs: FeedForwardInputs, device: torch.device) -> torch.Tensor:
+    """The same of weights that need not be the problem's own."""
+    return claimed(problem, weights, inputs, levels(device), rounded_like(device))
 
 
 def refusal(problem: FeedForward, device: Device) -> str | None:
-    """torch._int_mm on CUDA takes multiples of 8."""
-    if device.kind == "cuda" and (problem.dim % 8 or problem.hidden_dim % 8):
-        return f"integer products on a GPU need sizes that are multiples of 8, not dim {problem.dim} and hidden_dim {problem.hidden_dim}"
-    return None
+    """On a GPU: what its kernels are not written for."""
+    return _int8_device.refusal(problem, device) if device.kind == "cuda" else None
+
+
+def ran(problem: FeedForward, setup: Setup, trace: Trace) -> str:
+    """The judge of its identity; on a GPU it says which tiles it was built with and who chose them."""
+    if setup.device.type == "cpu":
+        return integer_products(3 if problem.gated else 2)(problem, setup, trace)
+    found = triton_kernels(*_int8_device.KERNELS, alone=True)(problem, setup, trace)
+    return f"{found} {form(problem, Card.of(setup.device))}" if trace.device_watched else found
+
+
+def form(problem: FeedForward, card: Card) -> str:
+    """How the products are cut on a card: "128×256×128 w8 s3, default" for W1, and for W2 if that is another."""
+    return " and ".join(dict.fromkeys(str(chosen) for chosen in _int8_tuning.chosen(problem, card)))
+
+
+def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
+    """Every form in which its kernels may be launched on a card."""
+    yield from _int8_code.configurations(capability)
+    yield from _int8_tuning.stored(capability)
 
 
 @kernel(
     FeedForward,
     accepts=EVERYTHING,
-    requires=("cpu:onnx", "cpu:onnxruntime"),
+    requires=("cpu:onnx", "cpu:onnxruntime", "cuda:triton"),
     approximate=True,
     own_allocator=("cpu",),
     claim=claim,
     refuses=refusal,
-    identified=integer_products(lambda problem: 3 if problem.gated else 2),
+    identified=ran,
+    device_code=device_code,
+    tuning=_int8_tuning.tasks,
 )
 def int8(problem: FeedForward, setup: Setup) -> Run:
     """8-bit weights (a scale per output channel) and activations (rounded in every call), multiplied as integers.
 
-    Where a CPU has no 8-bit instructions and its products would saturate, weights have 7 bit.
+    Where a CPU has no 8-bit instructions and its products would saturate, weights have 7 bit. On a GPU Triton kernels, with a scale for
+    each token, which compile on their first call: that belongs to the build.
     """
-    weights, integers = setup.weights, matrices(setup.weights, weight_levels(setup.device))
-    on_cpu = setup.device.type == "cpu"
-    run = (_on_cpu if on_cpu else _on_gpu)(problem, setup, integers)
-    others = [tensor for name, tensor in weights.tensors().items() if name not in ("w1", "w2", "w_gate")]
-    return holding(run, *integers.tensors(), *(tensor.float() if on_cpu else tensor for tensor in others))
+    return build(problem, setup, setup.weights)
 
 
-def _on_cpu(problem: FeedForward, setup: Setup, integers: Matrices) -> Run:
-    return graph_run(problem, setup, graph(problem, setup.weights, integers))
-
-
-def _on_gpu(problem: FeedForward, setup: Setup, integers: Matrices) -> Run:
-    weights = setup.weights
-
-    def run(inputs: FeedForwardInputs) -> torch.Tensor:
-        h = problem.normalize(inputs.x, weights)
-        up = int8_linear(h, integers.w1, weights.b1)
-        if integers.w_gate is None:
-            a = activate(problem.activation, up)
-        else:
-            a = activate(problem.activation, int8_linear(h, integers.w_gate, weights.b_gate)) * up
-        y = int8_linear(a, integers.w2, weights.b2)
-        return inputs.x + y if problem.residual else y
-
+def build(problem: FeedForward, setup: Setup, weights: FeedForwardWeights) -> Run:
+    """The kernel for these weights, which need not be the problem's own."""
+    integers = matrices(weights, levels(setup.device))
+    if setup.device.type == "cpu":
+        weights = weights.map(torch.Tensor.float)
+        return keeping(graph_run(problem, setup, graph(problem, weights, integers)), integers, weights)
+    run = launched(problem, weights, integers, Card.of(setup.device))
+    if setup.calibration is not None:
+        run(setup.calibration)
     return run
+
+
+def launched(problem: FeedForward, weights: FeedForwardWeights, integers: Matrices, card: Card) -> Run:
+    """The run on our Triton kernels; in Triton's interpreter on a CPU."""
+    from ._int8_launch import padded
+
+    weights, integers = weights.map(torch.Tensor.contiguous), integers.map(padded)
+    return keeping(_int8_device.launched(problem, weights, integers, card), integers, weights)
 
 
 def graph(problem: FeedForward, weights: FeedForwardWeights, integers: Matrices) -> onnx.ModelProto:

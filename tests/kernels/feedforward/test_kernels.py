@@ -5,11 +5,7 @@ import shutil
 import pytest
 import torch
 
-from kerneldyno.bench.gate.errors import WrongOutput
-from kerneldyno.bench.gate.truth import Truth
-from kerneldyno.bench.gate.verify import verify
-from kerneldyno.kernels import _int8, registry
-from kerneldyno.kernels.feedforward.int8 import graph, int8, matrices
+from kerneldyno.kernels import registry
 from kerneldyno.kernels.feedforward.problem import FeedForward
 from kerneldyno.kernels.registry import Device, Setup
 
@@ -76,7 +72,9 @@ def test_compiled_is_refused_without_a_compiler(monkeypatch):
     [
         ("onnxrt", FeedForward(seq_len=4, dtype="bfloat16"), CPU, "no bfloat16"),
         ("onnxrt", FeedForward(seq_len=4, dim=8192, hidden_dim=28672, gated=True), GPU, "at most 2 GiB"),
-        ("int8", FeedForward(seq_len=4, dim=100), GPU, "multiples of 8, not dim 100"),
+        ("int8_mm", FeedForward(seq_len=4, dim=100), GPU, "multiples of 8, not dim 100"),
+        ("int8", FeedForward(seq_len=4, hidden_dim=40000), GPU, "rows of up to 32768 numbers on cuda, not 40000"),
+        ("int8", FeedForward(seq_len=4), Device("cuda", capability=(7, 5)), "8.0 and newer on cuda, not 7.5"),
         ("fused", FeedForward(seq_len=4), CPU, "runs on cuda only"),
         ("fused", FeedForward(seq_len=4, dim=40000), GPU, "rows of up to 32768"),
         ("fused", FeedForward(seq_len=4), Device("cuda", capability=(7, 5)), "8.0 and newer, not 7.5"),
@@ -90,54 +88,3 @@ def test_every_feature_is_accepted_by_someone_exact_on_a_cpu():
     for variant in VARIANTS:
         problem = FeedForward(seq_len=4, **variant)
         assert any(not kernel.approximate and kernel.why_not(problem, CPU) is None for kernel in KERNELS.values())
-
-
-class TestInt8:
-    def test_is_near_the_exact_result(self, verified):
-        for variant in VARIANTS:
-            found = verified(int8, FeedForward(seq_len=64, dim=128, hidden_dim=512, **variant))
-            # the product of two branches has heavier tails, which one scale per tensor pays for
-            coarser = _int8.LEVELS / _int8.weight_levels(torch.device("cpu"))
-            assert 1e-3 < found.distance.relative_rms < (0.04 if variant.get("gated") else 0.02) * coarser
-            assert found.distance.cosine > 0.999
-
-    def test_a_wrong_scale_is_caught(self, monkeypatch, verified):
-        monkeypatch.setattr(_int8, "LEVELS", 126)  # the claim follows: still right
-        problem = FeedForward(seq_len=33, dim=64, hidden_dim=96)
-        verified(int8, problem)
-        weights = problem.weights(3)
-        setup = Setup(torch.device("cpu"), weights, problem.inputs(2))
-        truth = Truth(problem, problem.inputs(1), weights)
-        output = int8.build(problem, setup)(truth.inputs)
-        coarser = _int8.LEVELS / _int8.weight_levels(torch.device("cpu"))
-        with pytest.raises(WrongOutput, match="claims to compute"):
-            verify(output * (1 + 0.01 * coarser), int8, setup, truth)
-
-    def test_the_graph_multiplies_integers(self):
-        problem = FeedForward(seq_len=4, gated=True, dim=16, hidden_dim=32)
-        weights = problem.weights(0)
-        model = graph(problem, weights, matrices(weights))
-        operators = [node.op_type for node in model.graph.node]
-        assert operators.count("MatMulInteger") == 3
-        assert not {"Gemm", "MatMul"} & set(operators)
-        assert operators.count("DynamicQuantizeLinear") == 2  # the gate reads what W1 reads
-
-    def test_holds_a_quarter_of_the_bytes(self):
-        problem = FeedForward(seq_len=4)
-        weights = problem.weights(0)
-        run = int8.build(problem, Setup(torch.device("cpu"), weights))
-        assert 0.25 < run.weight_bytes / weights.nbytes < 0.26
-
-    def test_the_gpu_path_computes_its_claim(self):
-        """torch._int_mm with a scale per token: it runs on a CPU just as well."""
-        from kerneldyno.kernels.feedforward.int8 import _on_gpu
-
-        for variant, tokens in ((VARIANTS[0], 5), (VARIANTS[4], 64)):
-            problem = FeedForward(seq_len=tokens, dim=64, hidden_dim=128, **variant)
-            weights, inputs = problem.weights(0), problem.inputs(1)
-            integers = matrices(weights)
-            found = _on_gpu(problem, Setup(torch.device("cpu"), weights), integers)(inputs)
-            claimed = problem.formula(inputs.x.double(), integers.dequantized(weights), _int8.rounded_per_token)
-            exact = problem.reference(inputs, weights)
-            assert float((found - claimed).norm()) < 0.1 * float((claimed - exact).norm())
-            assert float((claimed - exact).norm() / exact.norm()) < 0.03
