@@ -24,7 +24,7 @@ def of_groups(problem: Layer, weights: LayerWeights, groups: torch.Tensor) -> La
         return matrix.view(problem.kv_heads, -1, *matrix.shape[1:])[groups].flatten(0, 1)
 
     def of_qkv(matrix: torch.Tensor) -> torch.Tensor:
-        return torch.cat([kept(part) for part in matrix.split(problem.widths)])
+        return torch.cat([kept(part) for part in torch.split(matrix, problem.widths)])
 
     return weights.replace(
         w_qkv=of_qkv(weights.w_qkv),

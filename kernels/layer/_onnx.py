@@ -11,13 +11,15 @@ from .._onnxsession import session
 from ..feedforward._onnx import network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ..registry import Run, Setup
     from .problem import Layer, LayerInputs, LayerWeights
 
     Linear = Callable[[str, str], str]
     """(x, which: "q", "k", "v", "out", "w1", "w2", "w_gate") -> x through that map with its bias, by their names in the graph."""
+    Feed = tuple[str, tuple[int, ...], Callable[[LayerInputs], torch.Tensor]]
+    """An input of a graph: its dtype, its shape, and what of a layer's inputs it is."""
 
 
 def graph_run(problem: Layer, setup: Setup, weights: LayerWeights, linear_of: Callable[[Graph], Linear], dtype: str) -> Run:
@@ -26,12 +28,17 @@ def graph_run(problem: Layer, setup: Setup, weights: LayerWeights, linear_of: Ca
     g = Graph()
     linear = linear_of(g)
     x = "x" if dtype == problem.dtype else g.cast("x", dtype)
-    z = g.add("Add", x, _attended(problem, g, _norm(problem, g, x, weights, 1) if problem.norm_first else x, linear, dtype, masked=masked))
-    z = z if problem.norm_first else _norm(problem, g, z, weights, 1)
+    z = g.add("Add", x, _attended(problem, g, norm(problem, g, x, weights, 1) if problem.norm_first else x, linear, dtype, masked=masked))
+    z = z if problem.norm_first else norm(problem, g, z, weights, 1)
     y = network(g, problem.feedforward, problem.network(weights), z, linear)
-    y = y if problem.norm_first else _norm(problem, g, y, weights, 2)
+    y = y if problem.norm_first else norm(problem, g, y, weights, 2)
     y = y if dtype == problem.dtype else g.cast(y, problem.dtype)
-    return layer_run(problem, setup, g, y, masked=masked)
+    beside: dict[str, Feed] = {}
+    if masked:
+        shape = (problem.batch if problem.padding else 1, 1, problem.seq_len, problem.seq_len)
+        causal = problem.attention.position_mask(setup.device) if problem.mask == "causal" else None
+        beside["mask"] = ("bool", shape, lambda inputs: _mask(problem, inputs, causal))
+    return layer_run(problem, setup, g, y, beside)
 
 
 def projections(problem: Layer, weights: LayerWeights) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
@@ -41,26 +48,27 @@ def projections(problem: Layer, weights: LayerWeights) -> dict[str, tuple[torch.
     return {**found, "out": (weights.w_out, weights.b_out)}
 
 
-def layer_run(problem: Layer, setup: Setup, g: Graph, result: str, *, masked: bool) -> Run:
-    """The run of a graph with inputs "x" [tokens, dim] and, if `masked`, "mask", whose output `result` is [tokens, dim]."""
+def layer_run(problem: Layer, setup: Setup, g: Graph, result: str, beside: Mapping[str, Feed]) -> Run:
+    """The run of a graph whose input "x" and output `result` are [tokens, dim]; `beside` are its other inputs."""
     rows = (problem.tokens, problem.dim)
-    inputs: dict[str, tuple[str, tuple[int, ...]]] = {"x": (problem.dtype, rows)}
-    if masked:
-        inputs["mask"] = ("bool", (problem.batch if problem.padding else 1, 1, problem.seq_len, problem.seq_len))
-    runtime = session(g.finished(inputs, result, problem.dtype, rows), setup, list(inputs), "y")
-    causal = problem.attention.position_mask(setup.device) if problem.mask == "causal" else None
+    shapes = {"x": (problem.dtype, rows), **{name: (dtype, shape) for name, (dtype, shape, _) in beside.items()}}
+    runtime = session(g.finished(shapes, result, problem.dtype, rows), setup, list(shapes), "y")
 
-    def run(given: LayerInputs) -> torch.Tensor:
-        feeds = {"x": given.x.reshape(rows)}
-        if masked:
-            feeds["mask"] = _mask(problem, given, causal)
-        return runtime.run(feeds, torch.empty(rows, dtype=given.x.dtype, device=given.x.device)).view(given.x.shape)
+    def run(inputs: LayerInputs) -> torch.Tensor:
+        feeds = {"x": inputs.x.reshape(rows), **{name: feed(inputs) for name, (_, _, feed) in beside.items()}}
+        return runtime.run(feeds, torch.empty(rows, dtype=inputs.x.dtype, device=inputs.x.device)).view(inputs.x.shape)
 
     return run
 
 
-def _norm(problem: Layer, g: Graph, x: str, weights: LayerWeights, which: int) -> str:
-    weight, bias = (getattr(weights, f"norm{which}_{part}") for part in ("weight", "bias"))
+def norm_weights(weights: LayerWeights, which: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Those of the first or the second norm."""
+    return (weights.norm1_weight, weights.norm1_bias) if which == 1 else (weights.norm2_weight, weights.norm2_bias)
+
+
+def norm(problem: Layer, g: Graph, x: str, weights: LayerWeights, which: int) -> str:
+    """x through the first or the second norm."""
+    weight, bias = norm_weights(weights, which)
     if problem.norm == "rmsnorm":
         return g.rms_norm(x, weight, problem.norm_epsilon)
     return g.layer_norm(x, weight, bias, problem.norm_epsilon)

@@ -1,6 +1,6 @@
 """The layer with 8-bit projections and network; its attention stays in floating point.
 
-As in the feed-forward network, a CPU works through one ONNX graph with a scale per tensor, a GPU through torch._int_mm
+As in the feed-forward network, a CPU works through one ONNX graph with a scale per tensor, a GPU through our Triton kernels
 with a scale per token.
 """
 
@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .._identity import integer_products
-from .._int8 import Int8Weight, int8_linear, quantized, rounded_like, weight_levels
-from ..registry import Device, Run, Setup, holding, kernel
-from ._compose import composed, part, refusal_of
+from .._identity import integer_products, triton_kernels
+from .._int8 import Int8Weight, quantized, rounded_like
+from ..feedforward import _int8_device
+from ..feedforward import int8 as feedforward
+from ..feedforward._int8_network import Matrices as NetworkMatrices
+from ..feedforward.problem import FeedForwardInputs
+from ..registry import Device, Run, Setup, Trace, holding, kernel
+from ._compose import build_attention, part, refusal_of
+from ._on_device import Parts, launched
 from ._onnx import graph_run, projections
 from .problem import EVERYTHING, Layer, LayerInputs, LayerWeights
 
 if TYPE_CHECKING:
     from .._onnxgraph import Graph
+    from ._on_device import Norm
     from ._onnx import Linear
 
-ATTENTION, FEEDFORWARD = part("attention/sdpa"), part("feedforward/int8_mm")
+ATTENTION, FEEDFORWARD = part("attention/fused"), part("feedforward/int8")
 IN_8_BIT = ("w_qkv", "w_out", "w1", "w2", "w_gate")
 
 
@@ -40,7 +46,15 @@ class Matrices:
     def apart(self, problem: Layer) -> list[Int8Weight]:
         """The projections to q, k and v."""
         qkv, sizes = self.by_name["w_qkv"], problem.widths
-        return [Int8Weight(values, scales) for values, scales in zip(qkv.values.split(sizes), qkv.scales.split(sizes), strict=True)]
+        return [
+            Int8Weight(values, scales)
+            for values, scales in zip(torch.split(qkv.values, sizes), torch.split(qkv.scales, sizes), strict=True)
+        ]
+
+    @property
+    def network(self) -> NetworkMatrices:
+        """Those of the feed-forward network."""
+        return NetworkMatrices(self.by_name["w1"], self.by_name["w2"], self.by_name.get("w_gate"))
 
     def dequantized(self, weights: LayerWeights) -> LayerWeights:
         """Float64 weights with what these matrices stand for."""
@@ -49,7 +63,7 @@ class Matrices:
 
 def claim(problem: Layer, setup: Setup, inputs: LayerInputs) -> torch.Tensor:
     """The layer in float64 on rounded weights, with what meets a weight matrix rounded as the kernel does."""
-    weights = Matrices.of(setup.weights, weight_levels(setup.device)).dequantized(setup.weights)
+    weights = Matrices.of(setup.weights, feedforward.levels(setup.device)).dequantized(setup.weights)
     return problem.rounded_reference(inputs, weights, rounded_like(setup.device))
 
 
@@ -58,25 +72,31 @@ def refusal(problem: Layer, device: Device) -> str | None:
     return None if device.kind == "cpu" else refusal_of(ATTENTION, FEEDFORWARD)(problem, device)
 
 
+def ran(problem: Layer, setup: Setup, trace: Trace) -> str:
+    """The judge of its identity: integer products, and on a GPU no others of torch beside them."""
+    if setup.device.type == "cpu":
+        return integer_products(6 + problem.gated)(problem, setup, trace)  # q, k and v are apart in the graph
+    return triton_kernels(*_int8_device.KERNELS, alone=True)(problem, setup, trace)
+
+
 @kernel(
     Layer,
     accepts=EVERYTHING,
-    requires=("cpu:onnx", "cpu:onnxruntime"),
+    requires=("cpu:onnx", "cpu:onnxruntime", "cuda:triton"),
     approximate=True,
     own_allocator=("cpu",),
     claim=claim,
     refuses=refusal,
-    # q, k and v are apart in the graph and together on a GPU
-    identified=integer_products(lambda problem: 6 + problem.gated, on_cuda=lambda problem: 4 + problem.gated),
+    identified=ran,
 )
 def int8(problem: Layer, setup: Setup) -> Run:
     """8-bit weights and activations, multiplied as integers, in the projections and the network; attention in float."""
-    weights, integers = setup.weights, Matrices.of(setup.weights, weight_levels(setup.device))
+    weights, integers = setup.weights, Matrices.of(setup.weights, feedforward.levels(setup.device))
     if setup.device.type == "cpu":
         weights = wide = weights.map(torch.Tensor.float)
         run = graph_run(problem, setup, wide, lambda g: linears(problem, integers, wide, g), "float32")
     else:
-        run = _on_gpu(problem, setup, integers)
+        run = on_device(problem, setup, integers)
     others = [tensor for name, tensor in weights.tensors().items() if name not in IN_8_BIT]
     return holding(run, *(t for matrix in integers.by_name.values() for t in (matrix.values, matrix.scales)), *others)
 
@@ -89,13 +109,22 @@ def linears(problem: Layer, integers: Matrices, weights: LayerWeights, g: Graph)
     return lambda x, which: g.int8_linear(x, matrix[which], biases[which])
 
 
-def _on_gpu(problem: Layer, setup: Setup, integers: Matrices) -> Run:
-    weights, matrix = setup.weights, integers.by_name
-    return composed(
-        problem,
-        setup,
-        ATTENTION,
-        FEEDFORWARD,
-        project_in=lambda x: int8_linear(x, matrix["w_qkv"], weights.b_qkv),
-        project_out=lambda x: int8_linear(x, matrix["w_out"], weights.b_out),
-    )
+def on_device(problem: Layer, setup: Setup, integers: Matrices) -> Run:
+    """The run on our Triton kernels; in Triton's interpreter on a CPU."""
+    from ..feedforward._int8_launch import card_of, linear_int8, padded, quantize_rows
+
+    weights: LayerWeights = setup.weights.map(torch.Tensor.contiguous)
+    w_qkv, w_out = (padded(integers.by_name[name]) for name in ("w_qkv", "w_out"))
+    network, card = problem.feedforward, card_of(setup.device)
+    fed = feedforward.launched(network, problem.network(weights), integers.network, card)
+
+    def project_in(x: torch.Tensor, norm: Norm) -> torch.Tensor:
+        weight, bias = norm or (None, None)
+        rows = quantize_rows(x, norm_weight=weight, norm_bias=bias, epsilon=problem.norm_epsilon)
+        return linear_int8(*rows, w_qkv, weights.b_qkv, out_dtype=x.dtype)
+
+    def project_out(attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return linear_int8(*quantize_rows(attended), w_out, weights.b_out, residual=x, out_dtype=x.dtype)
+
+    attend = build_attention(ATTENTION, problem.attention, setup)
+    return launched(problem, setup, weights, Parts(project_in, attend, project_out, lambda z: fed(FeedForwardInputs(x=z))))

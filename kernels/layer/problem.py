@@ -72,11 +72,11 @@ class Layer(Problem):
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        if self.kv_heads is None:
+        if getattr(self, "kv_heads") is None:  # noqa: B009 - to mypy it is always there
             object.__setattr__(self, "kv_heads", self.heads)
         super().__post_init__()
         self.require_positive("batch", "seq_len", "dim", "heads", "kv_heads", "hidden_dim")
-        if self.head_dim is None:
+        if getattr(self, "head_dim") is None:  # noqa: B009
             if self.dim % self.heads:
                 raise ValueError(f"dim {self.dim} cannot be split among {self.heads} heads: give a multiple of heads, or head_dim")
             object.__setattr__(self, "head_dim", self.dim // self.heads)
@@ -155,17 +155,17 @@ class Layer(Problem):
 
     def feedforward_of(self, hidden_dim: int) -> FeedForward:
         """The network inside when only so many neurons are left."""
-        norm = {"norm": self.norm, "epsilon": self.epsilon} if self.norm_first else {"norm": "none"}
+        norm, epsilon = (self.norm, self.epsilon) if self.norm_first else ("none", 0.0)
         return FeedForward(
             batch=self.batch, seq_len=self.seq_len, dim=self.dim, hidden_dim=hidden_dim, activation=self.activation, gated=self.gated,
-            bias=self.bias, residual=True, dtype=self.dtype, **norm,  # type: ignore[arg-type]
+            bias=self.bias, residual=True, norm=norm, epsilon=epsilon, dtype=self.dtype,
         )  # fmt: skip
 
     def network(self, weights: LayerWeights) -> FeedForwardWeights:
         """The weights that the network uses."""
-        own = {name: getattr(weights, name) for name in ("w1", "w2", "b1", "b2", "w_gate", "b_gate")}
+        own = {name: getattr(weights, name) for name in ("b1", "b2", "w_gate", "b_gate")}
         norm = {"norm_weight": weights.norm2_weight, "norm_bias": weights.norm2_bias} if self.norm_first else {}
-        return FeedForwardWeights(**own, **norm)
+        return FeedForwardWeights(w1=weights.w1, w2=weights.w2, **own, **norm)
 
     def inputs(self, seed: int, device: torch.device | str = "cpu") -> LayerInputs:
         return drawn_inputs(self, seed, device)
@@ -194,7 +194,7 @@ class Layer(Problem):
         parts = qkv.view(*qkv.shape[:2], -1, self.head_dim).transpose(1, 2)
         queries = parts.shape[1] * self.heads // (self.heads + 2 * self.kv_heads)
         keys = (parts.shape[1] - queries) // 2
-        q, k, v = parts.split([queries, keys, keys], dim=1)
+        q, k, v = torch.split(parts, [queries, keys, keys], dim=1)
         return q, k, v
 
     def formula(

@@ -40,13 +40,13 @@ def unpadded(problem: Layer, setup: Setup) -> Run:
         x = torch.cat([row[:length] for row, length in zip(inputs.x, lengths, strict=True)])
         h = problem.normalized(x, *first) if problem.norm_first else x
         qkv = F.linear(h, weights.w_qkv, weights.b_qkv)
-        merged = torch.cat([_attended(problem, part, rotation, inputs.mask) for part in qkv.split(lengths)])
+        merged = torch.cat([_attended(problem, part, rotation, inputs.mask) for part in torch.split(qkv, lengths)])
         z = F.linear(merged, weights.w_out, weights.b_out).add_(x)
         y = network.formula(z if problem.norm_first else problem.normalized(z, *first), own)
         if not problem.norm_first:
             y = problem.normalized(y, *second)
         output = torch.zeros(inputs.x.shape, dtype=y.dtype)
-        for row, part in zip(output, y.split(lengths), strict=True):
+        for row, part in zip(output, torch.split(y, lengths), strict=True):
             row[: len(part)] = part
         return output
 
