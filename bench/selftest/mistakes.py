@@ -29,7 +29,7 @@ MODULES = {
     "attention": ("attention_masks", "attention_numbers", "attention_memory", "attention_caches"),
     "gradients": ("gradients", "feedforward_gradients"),
     "feedforward": ("feedforward_mistakes",),
-    "layer": ("layer_mistakes",),
+    "layer": ("layer_mistakes", "decoder_mistakes"),
     "approximations": ("approximations",),
     "cheats": ("cheats", "deferring", "theft", "meddling"),
 }
