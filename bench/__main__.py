@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import flags
-from .cli import codegen, comparing, named, stored, tuning
+from .cli import codegen, comparing, explaining, named, stored, tuning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -149,6 +149,7 @@ def check(
 app.command(epilog=comparing.EXIT_CODES)(comparing.compare)
 app.command(epilog=codegen.EXIT_CODES)(codegen.codegen)
 app.command(epilog=tuning.EXIT_CODES)(tuning.tune)
+app.command(epilog=explaining.EXIT_CODES)(explaining.explain)
 app.command(epilog=EXIT_CODES)(stored.history)
 app.command(epilog=EXIT_CODES)(stored.export)
 
