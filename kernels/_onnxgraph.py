@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from ._int8 import Int8Weight
 
+CONTRIB = "com.microsoft"
+"""The domain of ONNX Runtime's own operators."""
+
 
 class Graph:
     """A graph that grows: each method appends nodes and returns the name of their result. Matrices are [tokens, features]."""
@@ -46,6 +49,10 @@ class Graph:
     def linear(self, x: str, weight: torch.Tensor, bias: torch.Tensor | None = None) -> str:
         """x weightᵀ + bias."""
         return self.add("Gemm", x, self.constant(weight), *([self.constant(bias)] if bias is not None else []), transB=1)
+
+    def product(self, x: str, weight: torch.Tensor) -> str:
+        """x weightᵀ, for an operator that adds the bias itself."""
+        return self.add("MatMul", x, self.constant(weight.t()))
 
     def layer_norm(self, x: str, weight: torch.Tensor | None, bias: torch.Tensor | None, epsilon: float) -> str:
         """LayerNorm over the features; mean and variance in float32."""

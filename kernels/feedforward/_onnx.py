@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .._onnxgraph import CONTRIB
 from .._onnxsession import session
 
 if TYPE_CHECKING:
@@ -20,18 +21,56 @@ if TYPE_CHECKING:
     Linear = Callable[[str, str], str]
     """(x, which: "w1", "w2", "w_gate") -> x through that map with its bias, by their names in the graph."""
 
+BIAS_ACTIVATED = {"gelu": "BiasGelu", "gelu_tanh": "FastGelu"}
+
 
 def network(g: Graph, problem: FeedForward, weights: FeedForwardWeights, x: str, linear: Linear) -> str:
     """The result's name; x and it are [tokens, dim]."""
-    h = x
-    if problem.norm == "layernorm":
-        h = g.layer_norm(x, weights.norm_weight, weights.norm_bias, problem.norm_epsilon)
-    elif problem.norm == "rmsnorm":
-        h = g.rms_norm(x, weights.norm_weight, problem.norm_epsilon)
-    up = linear(h, "w1")
-    a = g.add("Mul", g.activation(problem.activation, linear(h, "w_gate")), up) if problem.gated else g.activation(problem.activation, up)
+    return output(g, problem, x, hidden(g, problem, normalized(g, problem, weights, x), linear), linear)
+
+
+def output(g: Graph, problem: FeedForward, x: str, a: str, linear: Linear) -> str:
+    """The result of hidden activations a."""
     y = linear(a, "w2")
     return g.add("Add", x, y) if problem.residual else y
+
+
+def normalized(g: Graph, problem: FeedForward, weights: FeedForwardWeights, x: str) -> str:
+    """What the first matrix reads of x."""
+    if problem.norm == "layernorm":
+        return g.layer_norm(x, weights.norm_weight, weights.norm_bias, problem.norm_epsilon)
+    if problem.norm == "rmsnorm":
+        return g.rms_norm(x, weights.norm_weight, problem.norm_epsilon)
+    return x
+
+
+def hidden(g: Graph, problem: FeedForward, h: str, linear: Linear) -> str:
+    """The hidden activations [tokens, hidden_dim]."""
+    up = linear(h, "w1")
+    return (
+        g.add("Mul", g.activation(problem.activation, linear(h, "w_gate")), up) if problem.gated else g.activation(problem.activation, up)
+    )
+
+
+def bias_activated(problem: FeedForward) -> str | None:
+    """ONNX Runtime's operator that adds W1's bias and activates, where it has one."""
+    return BIAS_ACTIVATED.get(problem.activation) if problem.bias and not problem.gated else None
+
+
+def fused_hidden(g: Graph, problem: FeedForward, weights: FeedForwardWeights, h: str, linear: Linear) -> str:
+    """The hidden activations, with W1's bias and activation as one operator where there is one."""
+    operator = bias_activated(problem)
+    if operator is None:
+        return hidden(g, problem, h, linear)
+    return g.add(operator, g.product(h, weights.w1), g.constant(weights.b1), domain=CONTRIB)
+
+
+def linears(weights: FeedForwardWeights, g: Graph) -> Linear:
+    """The network's matrices as Gemm nodes."""
+    pairs = {"w1": (weights.w1, weights.b1), "w2": (weights.w2, weights.b2)}
+    if weights.w_gate is not None:
+        pairs["w_gate"] = (weights.w_gate, weights.b_gate)
+    return lambda x, which: g.linear(x, *pairs[which])
 
 
 def finished(g: Graph, problem: FeedForward, result: str) -> onnx.ModelProto:

@@ -8,7 +8,7 @@ from .._identity import onnx_nodes
 from .._onnxgraph import Graph
 from .._onnxsession import refusal
 from ..registry import Run, Setup, kernel
-from ._onnx import finished, graph_run, network
+from ._onnx import finished, graph_run, linears, network
 from .problem import EVERYTHING, FeedForward, FeedForwardWeights
 
 if TYPE_CHECKING:
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 def graph(problem: FeedForward, weights: FeedForwardWeights) -> onnx.ModelProto:
     """[tokens, dim] -> [tokens, dim]."""
     g = Graph()
-    biased = {"w1": (weights.w1, weights.b1), "w2": (weights.w2, weights.b2)}
-    if weights.w_gate is not None:
-        biased["w_gate"] = (weights.w_gate, weights.b_gate)
-    return finished(g, problem, network(g, problem, weights, "x", lambda x, which: g.linear(x, *biased[which])))
+    return finished(g, problem, network(g, problem, weights, "x", linears(weights, g)))
 
 
 @kernel(

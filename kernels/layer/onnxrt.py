@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .._identity import onnx_nodes
 from .._onnxsession import refusal
+from ..feedforward import _onnx as feedforward
 from ..registry import Run, Setup, kernel
 from ._onnx import graph_run, projections
 from .problem import EVERYTHING, Layer, LayerWeights
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
 def linears(problem: Layer, weights: LayerWeights, g: Graph) -> Linear:
     """The layer's matrices as Gemm nodes; q, k and v apart, so that nothing needs splitting."""
-    biased = projections(problem, weights)
-    biased |= {name: (getattr(weights, name), getattr(weights, name.replace("w", "b"))) for name in ("w1", "w2", "w_gate")}
-    return lambda x, which: g.linear(x, *biased[which])
+    around, inside = projections(problem, weights), feedforward.linears(problem.network(weights), g)
+    return lambda x, which: g.linear(x, *around[which]) if which in around else inside(x, which)
 
 
 @kernel(

@@ -26,13 +26,15 @@ OWN = {
     "attention/int8_cache": {"q_len": 8, "kv_len": 48},
     **{f"attention/{name}": {"kv_len": 1024} for name in ("block_sparse_50", "block_sparse_25", "block_sparse_12", "block_sparse_mass90")},
     **{f"attention/{name}": {"kv_len": 1024} for name in ("sinks_50", "sinks_25", "sinks_12")},
+    "feedforward/onnxrt_fused": {"activation": "gelu"},
+    "layer/unpadded": {"batch": 2, "padding": True},
 }
 """For kernels that take no other."""
 SCALED = 3.0
 """Planted factor of attention's scores."""
 DOUBLED = 2.0
 """Planted factor of the second matrix of a network."""
-LAYERS_WITHOUT_SCALE = ("layer/onnxrt", "layer/int8", "layer/torch")
+LAYERS_WITHOUT_SCALE = ("layer/onnxrt", "layer/onnxrt_fused", "layer/int8", "layer/torch", "layer/unpadded")
 
 
 def right(kernel: Kernel, problem: Any, setup: Setup, inputs: Any, *, planted: bool) -> torch.Tensor:
@@ -66,12 +68,14 @@ def tell(order: str, pair: dict[str, Kernel]) -> None:
         print(json.dumps({"kernel": first.name, "skipped": sentence}), flush=True)
         return
     runs = {side: kernel.build(problem, setup) for side, kernel in pair.items()}
-    wanted = {side: right(kernel, problem, setup, inputs, planted=side == "planted") for side, kernel in pair.items()}
+    wanted = {
+        side: problem.compared(right(kernel, problem, setup, inputs, planted=side == "planted"), inputs) for side, kernel in pair.items()
+    }
     for _ in range(2):
         for side, run in runs.items():
             other = "plain" if side == "planted" else "planted"
             prepare = pair[side].prepare
-            found = run(inputs if prepare is None else prepare(problem, setup, inputs))
+            found = problem.compared(run(inputs if prepare is None else prepare(problem, setup, inputs)), inputs)
             line = {"own": distance(found, wanted[side]), "other": distance(found, wanted[other])}
             print(json.dumps({"kernel": first.name, "order": order, "side": side, **line}), flush=True)
 

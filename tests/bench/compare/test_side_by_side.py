@@ -36,6 +36,7 @@ PLANTS = [
     ("feedforward/pruned.py", "F.linear(a, weights.w2, weights.b2)", "F.linear(2.0 * a, weights.w2, weights.b2)"),
     ("feedforward/_onnx.py", 'linear(a, "w2")', 'linear(g.add("Add", a, a), "w2")'),
     ("feedforward/_fused_triton.py", "b = tl.maximum(b, 0.0)", "b = 2.0 * tl.maximum(b, 0.0)"),
+    ("layer/unpadded.py", "problem.normalized(z, *first), own)", "problem.normalized(z, *first), own.replace(w2=2.0 * own.w2))"),
     ("layer/encoder.py", '"linear2.weight": weights.w2', '"linear2.weight": 2.0 * weights.w2'),
 ]
 """Other constants, planted into one of two copies: three times the scores, or twice the second matrix."""
@@ -102,7 +103,7 @@ def other(side: str) -> str:
 
 def test_eager_sdpa_onnxrt_int8_sparse_pruned_and_torch(revisions: tuple[Path, Path]) -> None:
     families = {registry.load(declarations_only=True)[name].family for name in OTHERS}
-    assert families == {"eager", "sdpa", "onnxrt", "jax", "int8", "pruned", "block_sparse", "sinks", "torch"}
+    assert families == {"eager", "sdpa", "onnxrt", "jax", "int8", "pruned", "block_sparse", "sinks", "torch", "unpadded"}
     assert_each_its_own(told(revisions, *OTHERS), *OTHERS)
 
 

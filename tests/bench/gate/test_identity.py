@@ -143,6 +143,7 @@ SEEN = {
     "layer/sdpa": "SDPA backend flash",
     "layer/torch": "fast path (aten::_transformer_encoder_layer_fwd)",
     "layer/onnxrt": "ONNX Runtime cpu: Gemm ×5, Attention, FusedGemm",
+    "layer/onnxrt_fused": "ONNX Runtime cpu: Gemm ×5, MultiHeadAttention, FusedGemm",
     "layer/int8": "integer products: MatMulIntegerToFloat ×3, DynamicQuantizeMatMul ×3",
     "layer/pruned": "products of smaller matrices: 5.99e+05 flop",
     "layer/pruned_heads_50": "2 of 4 heads, by products of smaller matrices",

@@ -36,7 +36,8 @@ def test_kernels_are_right(kernel, variant, dtype, verified):
         if kernel.why_not(problem, CPU) is None:
             verified(kernel, problem)
             took += 1
-    assert took == len(sizes) or (kernel.family == "onnxrt" and dtype == "bfloat16")
+    nothing_to_fuse = kernel.name == "feedforward/onnxrt_fused" and variant.get("activation") != "gelu_tanh"
+    assert took == len(sizes) or nothing_to_fuse or (kernel.family == "onnxrt" and dtype == "bfloat16")
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")

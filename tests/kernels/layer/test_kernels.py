@@ -20,8 +20,9 @@ ALIKE = ("layer/pruned_heads_75", "layer/pruned_heads_50")
 """They differ from `pruned_heads_25` by a number."""
 QUICK = [kernel for kernel in KERNELS.values() if "cpu" in kernel.devices and kernel.family != "compiled" and kernel.name not in ALIKE]
 
-REFUSE_DECODERS = ("layer/torch", "layer/unpadded")
-"""PyTorch's layer is always the seed's, with norms before or after; without padding there is nothing to leave out."""
+REFUSE_DECODERS = ("layer/torch", "layer/unpadded", "layer/onnxrt_fused")
+"""PyTorch's layer is always the seed's, with norms before or after; without padding there is nothing to leave out; heads of 24
+features are not turned."""
 
 VARIANTS = [
     {},
