@@ -114,12 +114,16 @@ class Layer(Problem):
         heads = f"{self.heads}/{self.kv_heads}" if self.kv_heads != self.heads else f"{self.heads}"
         size = f"×{self.head_dim}" if self.heads * self.head_dim != self.dim else ""
         words = [f"{self.batch}×{self.seq_len}", f"{self.dim}/{heads}{size}→{self.hidden_dim}"]
-        words += [self.activation] * (self.activation != "relu") + ["gated"] * self.gated
+        words += [] if self.given else self._kind()  # a model says what its layers are like
+        words += [MASKS[self.mask]] * (self.mask != "none") + ["padding"] * self.padding
+        return " ".join([*words, SHORT_DTYPES[self.dtype], *told(self.given)])
+
+    def _kind(self) -> list[str]:
+        """What is unlike the seed's layer, in words."""
+        words = [self.activation] * (self.activation != "relu") + ["gated"] * self.gated
         words += ["rmsnorm"] * (self.norm == "rmsnorm") + ["pre-norm"] * self.norm_first
         words += ["rotary"] * bool(self.rope_theta) + [self.rope_scaling] * bool(self.rope_scaling) + ["no bias"] * (not self.bias)
-        words += [MASKS[self.mask]] * (self.mask != "none") + ["padding"] * self.padding
-        words += [f"epsilon {self.epsilon:g}"] if self.epsilon else []
-        return " ".join([*words, SHORT_DTYPES[self.dtype], *told(self.given)])
+        return words + ([f"epsilon {self.epsilon:g}"] if self.epsilon else [])
 
     @property
     def features(self) -> frozenset[str]:
