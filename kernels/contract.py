@@ -262,6 +262,10 @@ class Problem(ABC):
         """Float64 (or, if `naive`, same-dtype) output and gradients for `inputs.grad`; NotImplementedError if undefined."""
         raise NotImplementedError(f"{self.operator} defines no backward direction")
 
+    def decided(self, inputs: Inputs, weights: Weights = None) -> Inputs:  # noqa: ARG002
+        """The same inputs with a gradient of 0 in rows where rounding alone decides between two right gradients: at a kink."""
+        return inputs
+
     def probes(self, inputs: Inputs, seed: int) -> Iterator[Probe]:
         """Inputs on which particular mistakes show plainly, made of `inputs`; random choices follow `seed`."""
         return iter(())

@@ -54,7 +54,8 @@ class Truth:
             grad = torch.zeros_like(inputs.grad)
             grad[..., rows, :] = inputs.grad[..., rows, :]
             inputs = inputs.replace(grad=grad)
-        return cls(problem.at(rows), inputs, weights)
+        problem = problem.at(rows)
+        return cls(problem, problem.decided(inputs, weights) if problem.direction == "backward" else inputs, weights)
 
     @property
     def rows(self) -> torch.Tensor | None:

@@ -1,19 +1,23 @@
-"""Triton kernels of the feed-forward network: a norm, and a linear layer with everything around it in its epilogue.
-
-In comments: T tokens, K inputs, N outputs of a layer; BT, BK, BN their tiles.
-"""
+"""The norm's Triton kernel, and the launches of it and of the linear layers'. It needs Triton to be imported."""
 
 # Triton's dialect: arguments without types, constants in capitals, branches that are decided while compiling
-# ruff: noqa: N803, SIM108
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# ruff: noqa: N803
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
-from ._fused_tiles import Tiles, constants, norm_constants, tiles
+from .._cards import H100, Card
+from ._fused_linear import activated, linear_kernel, split_kernel, sum_kernel
+from ._fused_tiles import SUM_BLOCK, SUM_WARPS, Tiles, blocks, by_pointers, constants, norm_constants, part, tile_constants, tiles
+
+__all__ = ["activated", "interleaved", "linear", "norm_kernel", "normalize"]
 
 
 @triton.jit
@@ -33,79 +37,6 @@ def norm_kernel(p_x, p_w, p_b, p_y, s_x, D, eps, CENTRED: tl.constexpr, BD: tl.c
     tl.store(p_y + i_t * D + o_d, b_y.to(p_y.dtype.element_ty), mask=m_d)
 
 
-@triton.jit
-def activated(b, ACTIVATION: tl.constexpr):
-    """The activation function of a float32 tile."""
-    if ACTIVATION == "relu":
-        b = tl.maximum(b, 0.0)
-    elif ACTIVATION == "gelu":
-        b = 0.5 * b * (1.0 + tl.erf(b * 0.7071067811865476))
-    elif ACTIVATION == "gelu_tanh":
-        # 0.5 (1 + tanh u) = sigmoid(2 u)
-        b = b * tl.sigmoid(1.5957691216057308 * (b + 0.044715 * b * b * b))
-    elif ACTIVATION == "silu":
-        b = b * tl.sigmoid(b)
-    return b
-
-
-@triton.jit
-def linear_kernel(
-    p_x, p_w, p_g, p_b, p_bg, p_r, p_y, T, K, N, s_x, s_r,
-    ACTIVATION: tl.constexpr, EVEN: tl.constexpr, BT: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
-):  # fmt: skip
-    """y = act(x wᵀ + b) + r, or act(x gᵀ + bg) · (x wᵀ + b) + r; pointers that are None leave their part out.
-
-    x [T, K] with rows s_x apart, w and g [N, K], r [T, N] with rows s_r apart, y [T, N]. EVEN: K is a multiple of BK.
-    """
-    # programs of GROUP neighbouring row blocks go through the column blocks together: they share w in the L2 cache
-    n_t, n_n = tl.cdiv(T, BT), tl.cdiv(N, BN)
-    i = tl.program_id(0)
-    first = i // (GROUP * n_n) * GROUP
-    size = tl.minimum(n_t - first, GROUP)
-    i_t, i_n = first + i % (GROUP * n_n) % size, i % (GROUP * n_n) // size
-    o_t, o_n, o_k = i_t * BT + tl.arange(0, BT), i_n * BN + tl.arange(0, BN), tl.arange(0, BK)
-    # rows and columns past the end read others instead, and are not stored: no masks in the loop
-    p_xk = p_x + (o_t % T).to(tl.int64)[:, None] * s_x + o_k[None, :]
-    w_offset = (o_n % N).to(tl.int64)[None, :] * K + o_k[:, None]
-    p_wk = p_w + w_offset
-    b_y = tl.zeros([BT, BN], dtype=tl.float32)
-    if p_g is not None:
-        p_gk = p_g + w_offset
-        b_g = tl.zeros([BT, BN], dtype=tl.float32)
-    for k in range(0, K, BK):
-        if EVEN:
-            # [BT, BK], [BK, BN]
-            b_x = tl.load(p_xk)
-            b_w = tl.load(p_wk)
-        else:
-            b_x = tl.load(p_xk, mask=o_k[None, :] < K - k, other=0.0)
-            b_w = tl.load(p_wk, mask=o_k[:, None] < K - k, other=0.0)
-        b_y = tl.dot(b_x, b_w, b_y, input_precision="ieee")
-        if p_g is not None:
-            if EVEN:
-                b_gw = tl.load(p_gk)
-            else:
-                b_gw = tl.load(p_gk, mask=o_k[:, None] < K - k, other=0.0)
-            b_g = tl.dot(b_x, b_gw, b_g, input_precision="ieee")
-            p_gk += BK
-        p_xk += BK
-        p_wk += BK
-    m_n = o_n < N
-    if p_b is not None:
-        b_y += tl.load(p_b + o_n, mask=m_n, other=0.0).to(tl.float32)[None, :]
-    if p_g is not None:
-        if p_bg is not None:
-            b_g += tl.load(p_bg + o_n, mask=m_n, other=0.0).to(tl.float32)[None, :]
-        b_y = activated(b_g, ACTIVATION) * b_y
-    else:
-        b_y = activated(b_y, ACTIVATION)
-    m_y = (o_t < T)[:, None] & m_n[None, :]
-    if p_r is not None:
-        # [BT, BN]
-        b_y += tl.load(p_r + o_t.to(tl.int64)[:, None] * s_r + o_n[None, :], mask=m_y, other=0.0).to(tl.float32)
-    tl.store(p_y + o_t.to(tl.int64)[:, None] * N + o_n[None, :], b_y.to(p_y.dtype.element_ty), mask=m_y)
-
-
 def normalize(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, epsilon: float) -> torch.Tensor:
     """LayerNorm of the rows of x [T, D] where a bias is given, RMSNorm otherwise."""
     tokens, dim = x.shape
@@ -115,6 +46,17 @@ def normalize(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, 
     return y
 
 
+def interleaved(first: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    """Row by row of two matrices [N, K] one [2 N, K], or of two biases [N] one [2 N]: a copy, to be made once, in a build."""
+    return torch.stack([first, gate], dim=1).flatten(0, 1)
+
+
+@lru_cache(maxsize=64)
+def card_of(device: torch.device) -> Card:
+    """The card behind a device; Triton's interpreter runs on a CPU, as if it was an H100."""
+    return Card.of(device) if device.type == "cuda" else H100
+
+
 def linear(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -122,20 +64,65 @@ def linear(
     *,
     gate: torch.Tensor | None = None,
     gate_bias: torch.Tensor | None = None,
+    gated: bool = False,
     activation: str = "none",
     residual: torch.Tensor | None = None,
+    before: torch.Tensor | None = None,
     cut: Tiles | None = None,
 ) -> torch.Tensor:
-    """x [T, K] through one layer with contiguous weight [N, K]; see `linear_kernel`. The columns of x and residual are adjacent.
+    """x [T, K] through one layer: act(x wᵀ + b) + r, or act(x gᵀ + bg) · (x wᵀ + b) + r; a new tensor [T, N].
 
-    `cut`: None takes the tiles that go with so many tokens.
+    `weight` [N, K] and bias [N] are contiguous, the columns of x and residual adjacent. `gated`: weight [2 N, K] and bias [2 N] are
+    `interleaved` with the gate's; with `gate` and `gate_bias` that happens here, in every call. `before` [T, rows of weight] receives
+    x wᵀ + b. Few tokens are worked on by more programs than there are tiles, each of which sums up a part of the inputs in float32;
+    those sums are added in a fixed order. `cut`: None takes the tiles that go with so many tokens.
     """
-    (tokens, inputs), outputs = x.shape, weight.shape[0]
-    y = torch.empty((tokens, outputs), dtype=x.dtype, device=x.device)
-    cut = cut or tiles(tokens, inputs, x.element_size(), gated=gate is not None)
-    grid = (triton.cdiv(tokens, cut.bt) * triton.cdiv(outputs, cut.bn),)
+    if gate is not None:
+        weight, gated = interleaved(weight, gate), True
+        bias = None if bias is None or gate_bias is None else interleaved(bias, gate_bias)
+    (tokens, inputs), rows, card = x.shape, weight.shape[0], card_of(x.device)
+    y = torch.empty((tokens, rows // 2 if gated else rows), dtype=x.dtype, device=x.device)
+    cut = cut or tiles(tokens, inputs, rows, x.element_size(), card)
+    if cut.tma and not all(described(tensor) for tensor in (x, weight, y)):
+        cut = by_pointers(cut)
     row = 0 if residual is None else residual.stride(0)
-    linear_kernel[grid](
-        x, weight, gate, bias, gate_bias, residual, y, tokens, inputs, outputs, x.stride(0), row, **constants(cut, inputs, activation)
+    share = part(tokens, inputs, rows, cut, card.multiprocessors)
+    t_x, t_w = (_descriptor(tensor, size, cut.bk) if cut.tma else None for tensor, size in ((x, cut.bt), (weight, cut.bn)))
+    if share < inputs:
+        sums = _split(x, weight, t_x, t_w, share, cut)
+        sum_kernel[(tokens, triton.cdiv(rows, SUM_BLOCK))](
+            sums, bias, residual, y, before, tokens, rows, row, sums.shape[0],
+            ACTIVATION=activation, GATED=gated, BN=SUM_BLOCK, num_warps=SUM_WARPS,
+        )  # fmt: skip
+        return y
+    t_y = _descriptor(y, cut.bt, cut.bn // cut.subtile // (2 if gated else 1)) if cut.tma else None
+    there = blocks(cut, tokens, rows)
+    linear_kernel[(min(cut.persistent * card.multiprocessors, there) if cut.persistent else there,)](
+        x, weight, bias, residual, y, before, t_x, t_w, t_y, tokens, inputs, rows, x.stride(0), row,
+        **constants(cut, inputs, activation, gated=gated), num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
     return y
+
+
+def _split(
+    x: torch.Tensor, weight: torch.Tensor, t_x: TensorDescriptor | None, t_w: TensorDescriptor | None, share: int, cut: Tiles
+) -> torch.Tensor:
+    """float32 [splits, T, N]: x wᵀ over `share` inputs each."""
+    (tokens, inputs), rows = x.shape, weight.shape[0]
+    sums = torch.empty((triton.cdiv(inputs, share), tokens, rows), dtype=torch.float32, device=x.device)
+    split_kernel[(blocks(cut, tokens, rows), sums.shape[0])](
+        x, weight, sums, t_x, t_w, tokens, inputs, rows, x.stride(0), share,
+        **tile_constants(cut, inputs), num_warps=cut.warps, num_stages=cut.stages,
+    )  # fmt: skip
+    return sums
+
+
+def described(tensor: torch.Tensor) -> bool:
+    """Whether a matrix is one that TMA takes: rows in one piece, all of them at multiples of 16 bytes."""
+    size = tensor.element_size()
+    step = tensor.stride(0) * size
+    return tensor.stride(1) == 1 and (tensor.shape[1] * size) % 16 == 0 and tensor.data_ptr() % 16 == 0 and step > 0 and step % 16 == 0
+
+
+def _descriptor(tensor: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
+    return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), [rows, columns])

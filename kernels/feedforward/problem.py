@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from .. import _given
 from .._given_config import require_given, told
 from ..registry import AWKWARD, ITEM_BYTES, SHORT_DTYPES, Gradients, Probe, Problem, Tensors
-from ._backward import gradients, reordered, turned_back
+from ._backward import decided, gradients, reordered, turned_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -224,6 +224,9 @@ class FeedForward(Problem):
 
     def gradients(self, inputs: FeedForwardInputs, weights: FeedForwardWeights, *, naive: bool = False) -> Gradients:  # type: ignore[override]
         return gradients(self, inputs, weights, naive=naive)
+
+    def decided(self, inputs: FeedForwardInputs, weights: FeedForwardWeights) -> FeedForwardInputs:  # type: ignore[override]
+        return decided(self, inputs, weights)
 
     def asked(self, x: torch.Tensor) -> torch.Tensor:
         """The tokens [batch, rows, dim] that right answers are wanted for: all, unless `at` chose some."""

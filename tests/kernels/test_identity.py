@@ -190,8 +190,8 @@ GPU_TRACES = {
     "attention/sdpa_efficient": {"aten::_scaled_dot_product_efficient_attention": 1},
     "attention/sdpa_cudnn": {"aten::_scaled_dot_product_cudnn_attention": 1},
     "attention/fused": {"aten::empty": 1, "prefill_kernel": 1},
-    "feedforward/fused": {"aten::empty": 3, "norm_kernel": 1, "linear_kernel": 2},
-    "layer/fused": {"aten::linear": 2, "prefill_kernel": 1, "linear_kernel": 2},
+    "feedforward/fused": {"aten::empty": 3, "norm_kernel": 1, "linear_kernel": 1, "split_kernel": 1, "sum_kernel": 1},
+    "layer/fused": {"norm_kernel": 2, "prefill_kernel": 1, "linear_kernel": 3, "split_kernel": 1, "sum_kernel": 1},
 }
 
 
@@ -208,7 +208,7 @@ def test_kernels_of_a_gpu_take_their_own_trace_and_no_other(name: str, monkeypat
 
 def test_the_names_of_our_triton_kernels_are_those_that_are_looked_for() -> None:
     """Their modules need a GPU's Triton to be imported: the source tells, too."""
-    kernels = {"attention": ("prefill_kernel", "_prefill_triton.py"), "feedforward": ("linear_kernel", "_fused_triton.py")}
+    kernels = {"attention": ("prefill_kernel", "_prefill_triton.py"), "feedforward": ("linear_kernel", "_fused_linear.py")}
     for operator, (name, file) in [*kernels.items(), ("attention", ("split_kernel", "_decode_triton.py"))]:
         source = Path(load()[f"{operator}/fused"].source).with_name(file).read_text(encoding="utf-8")
         assert f"\ndef {name}(" in source
