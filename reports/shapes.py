@@ -122,6 +122,9 @@ def _word(name: str, value: Any) -> str:
     if name == "dtype":
         return SHORT_DTYPES.get(value, str(value))
     if isinstance(value, str):
+        if name == "given":  # NAME/LAYER@DIGEST of a model
+            model, _, layer = value.partition("@")[0].rpartition("/")
+            return f"{model} layer {layer}"
         if name in {"bias", "mask"}:
             return f"{value} {name}" if value != "none" else ""
         return "" if value in {"none", "forward"} else value

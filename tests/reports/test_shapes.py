@@ -25,6 +25,12 @@ def test_lengths_along_the_sequence_axis_make_no_variant(made: SimpleNamespace) 
     assert shapes.titles(found.values()) == ({found[one.id]: "plain"}, "heads 8 · head_dim 64 · fp32 · cpu")
 
 
+def test_layers_of_a_model_are_variants_by_their_names(made: SimpleNamespace) -> None:
+    cases = [made.case("attention", "sdpa", made.attention[0] | {"given": f"bert-tiny/{layer}@0123456789ab"}) for layer in (0, 3)]
+    named, _ = shapes.titles(shapes.variants(cases).values())
+    assert list(named.values()) == ["bert-tiny layer 0", "bert-tiny layer 3"]
+
+
 def test_every_case_has_its_cell(rich: Run) -> None:
     rows = frame.rows(frame.results(rich))
     grids = shapes.grids(rows, shapes.variants(rich.manifest.cases))
