@@ -262,7 +262,7 @@ class Problem(ABC):
         """Float64 (or, if `naive`, same-dtype) output and gradients for `inputs.grad`; NotImplementedError if undefined."""
         raise NotImplementedError(f"{self.operator} defines no backward direction")
 
-    def decided(self, inputs: Inputs, weights: Weights = None) -> Inputs:  # noqa: ARG002
+    def decided(self, inputs: Inputs, weights: Weights = None) -> Inputs:
         """The same inputs with a gradient of 0 in rows where rounding alone decides between two right gradients: at a kink."""
         return inputs
 

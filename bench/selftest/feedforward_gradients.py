@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from kerneldyno.kernels.feedforward.problem import FeedForward, activate
 from kerneldyno.kernels.registry import Gradients
 
+from .attention_masks import there
 from .feedforward_steps import normalized
 from .plants import Plant, in_dtypes, planted
 
@@ -125,7 +126,7 @@ def without_statistics(problem: FeedForward, x: torch.Tensor, weights: FeedForwa
     found = through_norm(problem, x, weights, grad)
     mean = x.mean(-1, keepdim=True) if problem.norm == "layernorm" else torch.zeros_like(x[:, :1])
     scale = torch.rsqrt((x - mean).square().mean(-1, keepdim=True) + problem.norm_epsilon)
-    return {**found, "x": grad * weights.norm_weight * scale}
+    return {**found, "x": grad * there(weights.norm_weight) * scale}
 
 
 def off(name: str, change: Change) -> Backward:

@@ -29,7 +29,7 @@ def gradients(problem: FeedForward, inputs: FeedForwardInputs, weights: FeedForw
     step = len(x) if naive else max(1, BLOCK_HIDDEN // weights.w1.shape[0])
     found = {name: torch.zeros_like(tensor) for name, tensor in given.differentiated.items()}
     outputs, of_x = [], []
-    for block, above in zip(x.split(step), grad.split(step), strict=True):
+    for block, above in zip(torch.split(x, step), torch.split(grad, step), strict=True):
         with torch.enable_grad():
             leaf = block.detach().to(dtype).requires_grad_()
             output = problem.formula(leaf, given)
@@ -57,7 +57,8 @@ def decided(problem: FeedForward, inputs: FeedForwardInputs, weights: FeedForwar
     wide = weights.map(torch.Tensor.double)
     first, bias = (wide.w1, wide.b1) if wide.w_gate is None else (wide.w_gate, wide.b_gate)
     near = []
-    for block in problem.asked(inputs.x).reshape(-1, problem.dim).split(max(1, BLOCK_HIDDEN // len(first))):
+    step = max(1, BLOCK_HIDDEN // len(first))
+    for block in torch.split(problem.asked(inputs.x).reshape(-1, problem.dim), step):
         before = torch.nn.functional.linear(problem.normalize(block.double(), wide), first, bias)
         size = before.square().mean(-1, keepdim=True).sqrt()
         near.append((before.abs() < KINK_ULPS * torch.finfo(torch.float32).eps * size).any(-1))

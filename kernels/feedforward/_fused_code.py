@@ -25,9 +25,9 @@ from ._fused_tiles import (
 
 LINEAR = "feedforward._fused_linear:linear_kernel"
 LINEAR_ARGUMENTS = "p_x p_w p_b p_r p_y p_h t_x t_w t_y T K N s_x s_r"
-SPLIT = "feedforward._fused_linear:split_kernel"
+SPLIT = "feedforward._fused_linear:linear_split_kernel"
 SPLIT_ARGUMENTS = "p_x p_w p_sums t_x t_w T K N s_x part"
-SUM = "feedforward._fused_linear:sum_kernel"
+SUM = "feedforward._fused_linear:linear_sum_kernel"
 SUM_ARGUMENTS = "p_sums p_b p_r p_y p_h T N s_r splits"
 NORM = "feedforward._fused_triton:norm_kernel"
 NORM_ARGUMENTS = "p_x p_w p_b p_y s_x D eps"

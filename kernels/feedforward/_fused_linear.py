@@ -174,11 +174,11 @@ def linear_kernel(
 
 
 @triton.jit
-def split_kernel(
+def linear_split_kernel(
     p_x, p_w, p_sums, t_x, t_w, T, K, N, s_x, part,
     EVEN: tl.constexpr, SWAPPED: tl.constexpr, BT: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """sums [splits, T, N] float32: x wᵀ of `part` inputs, a multiple of BK, for each split; `sum_kernel` does the rest."""
+    """sums [splits, T, N] float32: x wᵀ of `part` inputs, a multiple of BK, for each split; `linear_sum_kernel` does the rest."""
     i_s, n_n = tl.program_id(1), tl.cdiv(N, BN)
     i_t, i_n = tl.program_id(0) // n_n, tl.program_id(0) % n_n
     lo = i_s * part
@@ -189,7 +189,7 @@ def split_kernel(
 
 
 @triton.jit
-def sum_kernel(
+def linear_sum_kernel(
     p_sums, p_b, p_r, p_y, p_h, T, N, s_r, splits, ACTIVATION: tl.constexpr, GATED: tl.constexpr, BN: tl.constexpr
 ):  # fmt: skip
     """y of one token and BN columns, as `linear_kernel` has it, from the sums of all splits, added in their order."""

@@ -119,7 +119,7 @@ def blocks(cut: Tiles, tokens: int, rows: int) -> int:
 
 def by_pointers(cut: Tiles) -> Tiles:
     """The tiles for tensors that TMA does not take, in place of others that were meant for it: addresses take registers, too."""
-    return replace(cut, tma=False, stages=min(cut.stages, 3)) if cut.tma else cut
+    return replace(cut, tma=False, persistent=0, stages=min(cut.stages, 3)) if cut.tma else cut
 
 
 MOST_SPLIT_TOKENS = 64
@@ -163,7 +163,7 @@ def constants(cut: Tiles, inputs: int, activation: str, *, gated: bool) -> dict[
 
 
 SUM_BLOCK, SUM_WARPS = 512, 4
-"""Columns that one program of `sum_kernel` adds up."""
+"""Columns that one program of `linear_sum_kernel` adds up."""
 
 
 def norm_constants(dim: int, *, centred: bool) -> tuple[dict[str, object], int]:

@@ -14,7 +14,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .._cards import H100, Card
-from ._fused_linear import activated, linear_kernel, split_kernel, sum_kernel
+from ._fused_linear import activated, linear_kernel, linear_split_kernel, linear_sum_kernel
 from ._fused_tiles import SUM_BLOCK, SUM_WARPS, Tiles, blocks, by_pointers, constants, norm_constants, part, tile_constants, tiles
 
 __all__ = ["activated", "interleaved", "linear", "norm_kernel", "normalize"]
@@ -90,7 +90,7 @@ def linear(
     t_x, t_w = (_descriptor(tensor, size, cut.bk) if cut.tma else None for tensor, size in ((x, cut.bt), (weight, cut.bn)))
     if share < inputs:
         sums = _split(x, weight, t_x, t_w, share, cut)
-        sum_kernel[(tokens, triton.cdiv(rows, SUM_BLOCK))](
+        linear_sum_kernel[(tokens, triton.cdiv(rows, SUM_BLOCK))](
             sums, bias, residual, y, before, tokens, rows, row, sums.shape[0],
             ACTIVATION=activation, GATED=gated, BN=SUM_BLOCK, num_warps=SUM_WARPS,
         )  # fmt: skip
@@ -110,7 +110,7 @@ def _split(
     """float32 [splits, T, N]: x wᵀ over `share` inputs each."""
     (tokens, inputs), rows = x.shape, weight.shape[0]
     sums = torch.empty((triton.cdiv(inputs, share), tokens, rows), dtype=torch.float32, device=x.device)
-    split_kernel[(blocks(cut, tokens, rows), sums.shape[0])](
+    linear_split_kernel[(blocks(cut, tokens, rows), sums.shape[0])](
         x, weight, sums, t_x, t_w, tokens, inputs, rows, x.stride(0), share,
         **tile_constants(cut, inputs), num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip

@@ -35,7 +35,11 @@ def refusal(problem: FeedForward, device: Device) -> str | None:
 def device_kernels(problem: FeedForward, card: Card) -> tuple[str, ...]:
     """Names of its kernels that run on a card."""
     split = [share < linear.inputs for linear, share in _fused_tuning.shares(problem, card)]
-    names = ["linear_kernel"] * (not all(split)) + ["split_kernel", "sum_kernel"] * any(split) + ["norm_kernel"] * (problem.norm != "none")
+    names = (
+        ["linear_kernel"] * (not all(split))
+        + ["linear_split_kernel", "linear_sum_kernel"] * any(split)
+        + ["norm_kernel"] * (problem.norm != "none")
+    )
     if problem.direction == "backward":
         names += ["activation_gradient_kernel"] + ["norm_gradient_kernel"] * (problem.norm != "none")
     return tuple(names)

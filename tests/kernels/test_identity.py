@@ -190,8 +190,8 @@ GPU_TRACES = {
     "attention/sdpa_efficient": {"aten::_scaled_dot_product_efficient_attention": 1},
     "attention/sdpa_cudnn": {"aten::_scaled_dot_product_cudnn_attention": 1},
     "attention/fused": {"aten::empty": 1, "prefill_kernel": 1},
-    "feedforward/fused": {"aten::empty": 3, "norm_kernel": 1, "linear_kernel": 1, "split_kernel": 1, "sum_kernel": 1},
-    "layer/fused": {"norm_kernel": 2, "prefill_kernel": 1, "linear_kernel": 3, "split_kernel": 1, "sum_kernel": 1},
+    "feedforward/fused": {"aten::empty": 3, "norm_kernel": 1, "linear_kernel": 1, "linear_split_kernel": 1, "linear_sum_kernel": 1},
+    "layer/fused": {"norm_kernel": 2, "prefill_kernel": 1, "linear_kernel": 3, "linear_split_kernel": 1, "linear_sum_kernel": 1},
 }
 
 

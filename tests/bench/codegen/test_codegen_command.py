@@ -182,12 +182,18 @@ def test_every_form_has_a_name_of_its_own_and_every_kernel_a_representative() ->
     assert few == {(one.name, one.capability) for one in everything}
 
 
+FEEDFORWARD = {
+    *("linear_kernel", "linear_split_kernel", "linear_sum_kernel", "norm_kernel"),
+    *("activation_gradient_kernel", "norm_gradient_kernel"),
+}
+
+
 @pytest.mark.parametrize(
     ("globs", "wanted"),
     [
         (("split*",), {"split_kernel"}),
         (("attention/split*",), {"split_kernel"}),
-        (("feedforward/*",), {"linear_kernel", "norm_kernel"}),
+        (("feedforward/fused",), FEEDFORWARD),
         (("linear_kernel", "combine_kernel"), {"linear_kernel", "combine_kernel"}),
     ],
 )

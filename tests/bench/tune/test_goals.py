@@ -151,7 +151,7 @@ def test_candidates_can_be_told_apart_stored_and_built(problem: Any, arch: str) 
         assert sieved.kept[0] == str(task.default)
         assert len(sieved.kept) + len(sieved.left_out) == len(tiles)
         for form in task.forms(tiles[-1]):
-            assert form.name in (task.key.function, "split_kernel")
+            assert form.name in (task.key.function, "linear_split_kernel")
             assert f"sm_{form.capability[0]}{form.capability[1]}" == arch
 
 

@@ -112,6 +112,25 @@ def test_compiled_has_right_gradients(name, verified):
     verified(KERNELS[f"feedforward/{name}"], replace(SHORT, seq_len=43, dim=52, hidden_dim=75, **fields))
 
 
+def test_tokens_at_the_kink_of_a_relu_have_no_say():
+    """Where a ReLU sees what may round to either side of 0, a neuron more or less is no error."""
+    problem = replace(SHORT, seq_len=40, norm="none")
+    inputs, weights = problem.inputs(0), problem.weights(1)
+    hidden = torch.nn.functional.linear(inputs.x[1, 5].double(), weights.w1.double(), weights.b1.double())
+    near = weights.b1.clone()
+    near[3] -= float(hidden[3])  # now 0, but for rounding
+    found = problem.decided(inputs, weights.replace(b1=near))
+    assert found.grad[1, 5].count_nonzero() == 0
+    kept = torch.ones(2, 40, dtype=torch.bool)
+    kept[1, 5] = False
+    assert torch.equal(found.grad[kept], inputs.grad[kept])
+    assert torch.equal(problem.decided(inputs, weights).grad, inputs.grad)
+    rows = torch.tensor([2, 5])
+    assert problem.at(rows).decided(inputs, weights.replace(b1=near)).grad[1, 5].count_nonzero() == 0
+    for other in (replace(problem, activation="silu"), replace(problem, dtype="bfloat16")):
+        assert other.decided(inputs, weights) is inputs
+
+
 def judged(change):
     """What the gate says of eager's gradients after a change, of all rows and of some."""
     for flops in (1e9, 1e4):

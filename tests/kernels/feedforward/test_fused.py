@@ -99,7 +99,14 @@ def test_binaries_fit_the_cards_and_use_tensor_cores(sound):
 
 def test_every_kernel_is_among_the_representative_forms():
     names = {one.name for one in few((9, 0))}
-    there = {"linear_kernel", "split_kernel", "sum_kernel", "norm_kernel", "activation_gradient_kernel", "norm_gradient_kernel"}
+    there = {
+        "linear_kernel",
+        "linear_split_kernel",
+        "linear_sum_kernel",
+        "norm_kernel",
+        "activation_gradient_kernel",
+        "norm_gradient_kernel",
+    }
     assert names == there
     assert len(few((9, 0))) <= 10
 
@@ -136,7 +143,7 @@ PROBLEMS = st.builds(
 )
 
 
-LAUNCHED = {"_fused_triton": ("linear_kernel", "split_kernel", "sum_kernel", "norm_kernel"),
+LAUNCHED = {"_fused_triton": ("linear_kernel", "linear_split_kernel", "linear_sum_kernel", "norm_kernel"),
             "_fused_gradients": ("activation_gradient_kernel", "norm_gradient_kernel")}  # fmt: skip
 
 
@@ -157,7 +164,7 @@ def launches(problem):
 def test_whatever_is_launched_is_among_what_codegen_compiles(problem):
     there = [one for one in fused.device_code((9, 0)) if (one.dtype == "float32") == (problem.dtype == "float32")]
     found = launches(problem)
-    products = [name for name, _, _ in found if name in ("linear_kernel", "split_kernel")]
+    products = [name for name, _, _ in found if name in ("linear_kernel", "linear_split_kernel")]
     assert len(products) == 2
     assert {name for name, _, _ in found} == set(device_kernels(problem, H100))
     for name, _, constants in found:
