@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._onnxsession import ELEMENT_TYPES, constant, model, value
+from ._onnxsession import ELEMENT_TYPES, LARGE_BYTES, Written, constant, declared, model, value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import onnx
     import torch
 
     from ._int8 import Int8Weight
@@ -24,6 +23,7 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
+        self._beside: dict[str, torch.Tensor] = {}
         self._quantized: dict[str, list[str]] = {}
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
@@ -43,7 +43,11 @@ class Graph:
         if tensor is None:
             return ""
         name = f"constant{len(self._constants)}"
-        self._constants.append(constant(name, tensor))
+        if tensor.numel() * tensor.element_size() < LARGE_BYTES:
+            self._constants.append(constant(name, tensor))
+        else:
+            self._beside[name] = tensor.detach().cpu().contiguous()
+            self._constants.append(declared(name, tensor))
         return name
 
     def linear(self, x: str, weight: torch.Tensor, bias: torch.Tensor | None = None) -> str:
@@ -89,10 +93,10 @@ class Graph:
 
         return self.add("Reshape", x, self.constant(torch.tensor(shape)))
 
-    def finished(self, inputs: Mapping[str, tuple[str, Sequence[int]]], result: str, dtype: str, shape: Sequence[int]) -> onnx.ModelProto:
+    def finished(self, inputs: Mapping[str, tuple[str, Sequence[int]]], result: str, dtype: str, shape: Sequence[int]) -> Written:
         """The model with these inputs (name: dtype and shape), whose output "y" is what `result` names."""
         from onnx import helper
 
         nodes = [*self._nodes, helper.make_node("Identity", [result], ["y"])]
         given = [value(name, *described) for name, described in inputs.items()]
-        return model(nodes, given, value("y", dtype, shape), self._constants)
+        return Written(model(nodes, given, value("y", dtype, shape), self._constants), self._beside)

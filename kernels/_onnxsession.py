@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-
-from .registry import ITEM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,23 +35,40 @@ ELEMENT_TYPES = {
 }
 """ONNX element types (TensorProto.DataType) by the name of torch's dtype."""
 
-LARGEST_MODEL = 2**31 - 2**20
-"""Bytes of a serialized model that protobuf takes, less room for the graph."""
+LARGE_BYTES = 2**16
+"""From here on a tensor stands beside its graph: written into it, it is copied four times on its way into the runtime."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A graph, and the large tensors that it refers to by name instead of holding them."""
+
+    model: onnx.ModelProto
+    tensors: Mapping[str, torch.Tensor]
+    """On the host and contiguous; the runtime reads them where they are, as long as it lives."""
+
+    @property
+    def graph(self) -> onnx.GraphProto:
+        """The nodes, and what goes in and out."""
+        return self.model.graph
 
 
 def refusal(problem: Problem, device: Device) -> str | None:
-    """What ONNX Runtime does not take: bfloat16 on a CPU, and weights of more than 2 GiB."""
+    """What ONNX Runtime does not take: bfloat16 on a CPU."""
     if device.kind == "cpu" and problem.dtype == "bfloat16":
         return "ONNX Runtime's CPU provider has no bfloat16 arithmetic: choose float32 or float16"
-    size = getattr(problem, "parameters", 0) * ITEM_BYTES[problem.dtype]
-    return f"the weights take {size} bytes, and a serialized ONNX model at most 2 GiB" if size > LARGEST_MODEL else None
+    return None
 
 
 class Session:
     """One loaded graph; reads and writes torch tensors in place."""
 
-    def __init__(self, runtime: Any, device: torch.device, inputs: Sequence[str], output: str) -> None:
+    def __init__(
+        self, runtime: Any, device: torch.device, inputs: Sequence[str], output: str, beside: Mapping[str, Any] | None = None
+    ) -> None:
+        """`beside`: what the runtime reads where it is, and which must live as long."""
         self._runtime = runtime
+        self._beside = beside
         self._binding = runtime.io_binding()
         self._device = device
         self._index = device.index or 0
@@ -103,18 +119,22 @@ class _CudaSession(Session):
         current.wait_stream(self._stream)
 
 
-def session(model: onnx.ModelProto | bytes, setup: Setup, inputs: Sequence[str], output: str) -> Session:
+def session(model: onnx.ModelProto | Written, setup: Setup, inputs: Sequence[str], output: str) -> Session:
     """Load `model` for `setup.device`; `inputs` and `output` are the names that `Session.run` binds.
 
     Raises RuntimeError when ONNX Runtime cannot run the whole graph on that device: nothing falls back to another.
     """
     import onnxruntime
 
-    serialized = model if isinstance(model, bytes) else model.SerializeToString()
+    written = model if isinstance(model, Written) else Written(model, {})
+    serialized = written.model.SerializeToString()
     options = _options(onnxruntime, setup)
+    beside = {name: _value_of(onnxruntime, tensor) for name, tensor in written.tensors.items()}
+    if beside:
+        options.add_external_initializers(list(beside), list(beside.values()))
     if setup.device.type != "cuda":
         runtime = _load(onnxruntime, serialized, options, "CPUExecutionProvider", {})
-        return Session(runtime, setup.device, inputs, output)
+        return Session(runtime, setup.device, inputs, output, beside)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
         onnxruntime.preload_dlls()
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -127,7 +147,13 @@ def session(model: onnx.ModelProto | bytes, setup: Setup, inputs: Sequence[str],
         "use_tf32": "0",  # on by default, and three decimal digits short of float32
     }
     runtime = _load(onnxruntime, serialized, options, "CUDAExecutionProvider", provider_options)
-    return _CudaSession(runtime, device, inputs, output, stream)
+    return _CudaSession(runtime, device, inputs, output, stream)  # it has copied all tensors to the device
+
+
+def _value_of(onnxruntime: Any, tensor: torch.Tensor) -> Any:
+    """The tensor as the runtime's own, in the same memory."""
+    words = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor  # numpy knows no bfloat16
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(words.numpy(), ELEMENT_TYPES[str(tensor.dtype)])
 
 
 def _options(onnxruntime: Any, setup: Setup) -> Any:
@@ -171,6 +197,16 @@ def constant(name: str, tensor: torch.Tensor) -> Any:
 
     raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     return helper.make_tensor(name, ELEMENT_TYPES[str(tensor.dtype)], list(tensor.shape), raw, raw=True)
+
+
+def declared(name: str, tensor: torch.Tensor) -> Any:
+    """A tensor that a graph refers to by name, and that `session` is given beside it."""
+    from onnx import TensorProto
+
+    found = TensorProto(name=name, data_type=ELEMENT_TYPES[str(tensor.dtype)], dims=tensor.shape, data_location=TensorProto.EXTERNAL)
+    for key, text in (("location", "beside"), ("offset", "0"), ("length", str(tensor.numel() * tensor.element_size()))):
+        found.external_data.add(key=key, value=text)
+    return found
 
 
 def model(

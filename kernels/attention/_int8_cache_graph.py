@@ -17,8 +17,7 @@ from .problem import Attention
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import onnx
-
+    from .._onnxsession import Written
     from ._int8_cache import Cache
 
 MIDDLE = 64
@@ -59,7 +58,7 @@ def attend(problem: Attention, setup: Setup) -> Run:
     return run
 
 
-def graph(problem: Attention) -> onnx.ModelProto:
+def graph(problem: Attention) -> Written:
     """q, k8, k_steps, v8, v_steps [and mask] -> y; the query heads of a group stand below one another as rows of one matrix.
 
     Queries are numbers of two digits and weights of three, each a row of its own, so that keys and values are read once for all: rounded

@@ -18,7 +18,7 @@ from .problem import Attention, AttentionInputs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import onnx
+    from .._onnxsession import Written
 
 FEWER_STEPS = 63
 """Of queries, where x86 has no 8-bit instructions (VNNI): 2 · 127 · 127 still fits the 16 bit in which it adds pairs of products."""
@@ -119,7 +119,7 @@ def blocks(problem: Attention) -> list[tuple[int, int, int]]:
     return found
 
 
-def graph(problem: Attention, steps: int) -> onnx.ModelProto:
+def graph(problem: Attention, steps: int) -> Written:
     """q, k, v [and mask] -> y, in blocks of queries; those of all heads of a group stand below one another as rows of one matrix.
 
     The integer product is u8 × s8, which 8-bit instructions of x86 take; zero points undo the shift that makes queries unsigned.

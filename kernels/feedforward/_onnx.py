@@ -12,9 +12,8 @@ from .._onnxsession import session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import onnx
-
     from .._onnxgraph import Graph
+    from .._onnxsession import Written
     from ..registry import Run, Setup
     from .problem import FeedForward, FeedForwardInputs, FeedForwardWeights
 
@@ -73,13 +72,13 @@ def linears(weights: FeedForwardWeights, g: Graph) -> Linear:
     return lambda x, which: g.linear(x, *pairs[which])
 
 
-def finished(g: Graph, problem: FeedForward, result: str) -> onnx.ModelProto:
+def finished(g: Graph, problem: FeedForward, result: str) -> Written:
     """The model whose input "x" and output "y" are [tokens, dim] in the problem's dtype."""
     shape = (problem.tokens, problem.dim)
     return g.finished({"x": (problem.dtype, shape)}, result, problem.dtype, shape)
 
 
-def graph_run(problem: FeedForward, setup: Setup, model: onnx.ModelProto) -> Run:
+def graph_run(problem: FeedForward, setup: Setup, model: Written) -> Run:
     """The run of a finished model."""
     runtime = session(model, setup, ["x"], "y")
 

@@ -12,10 +12,10 @@ from ._onnx import finished, graph_run, linears, network
 from .problem import EVERYTHING, FeedForward, FeedForwardWeights
 
 if TYPE_CHECKING:
-    import onnx
+    from .._onnxsession import Written
 
 
-def graph(problem: FeedForward, weights: FeedForwardWeights) -> onnx.ModelProto:
+def graph(problem: FeedForward, weights: FeedForwardWeights) -> Written:
     """[tokens, dim] -> [tokens, dim]."""
     g = Graph()
     return finished(g, problem, network(g, problem, weights, "x", linears(weights, g)))

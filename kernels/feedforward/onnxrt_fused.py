@@ -12,7 +12,7 @@ from ._onnx import bias_activated, finished, fused_hidden, graph_run, linears, n
 from .problem import EVERYTHING, FeedForward, FeedForwardWeights
 
 if TYPE_CHECKING:
-    import onnx
+    from .._onnxsession import Written
 
 
 def refusal(problem: FeedForward, device: Device) -> str | None:
@@ -29,7 +29,7 @@ def ran(problem: FeedForward, setup: Setup, trace: Trace) -> str:
     return onnx_nodes(bias_activated(problem) or "", "MatMul")(problem, setup, trace)
 
 
-def graph(problem: FeedForward, weights: FeedForwardWeights) -> onnx.ModelProto:
+def graph(problem: FeedForward, weights: FeedForwardWeights) -> Written:
     """[tokens, dim] -> [tokens, dim]."""
     g = Graph()
     linear = linears(weights, g)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from kerneldyno.kernels import _onnxsession
-from kerneldyno.kernels._onnxsession import constant, model, session, value
+from kerneldyno.kernels._onnxgraph import Graph
+from kerneldyno.kernels._onnxsession import LARGE_BYTES, constant, model, session, value
 from kerneldyno.kernels.registry import Setup
 
 onnx = pytest.importorskip("onnx")
@@ -80,8 +82,42 @@ def test_constants_of_every_dtype_travel_with_the_graph() -> None:
         [constant("w", weights.t()), constant("zero", torch.tensor(3, dtype=torch.uint8))],
     )
     a = torch.tensor([[3, 255], [0, 4]], dtype=torch.uint8)
-    found = session(graph.SerializeToString(), CPU, ["a"], "c").run({"a": a}, torch.empty(2, 2, dtype=torch.int32))
+    found = session(graph, CPU, ["a"], "c").run({"a": a}, torch.empty(2, 2, dtype=torch.int32))
     assert torch.equal(found, (a.int() - 3) @ weights.t().int())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint8"])
+def test_large_tensors_stand_beside_the_graph_and_are_read_where_they_are(dtype: str) -> None:
+    weight = torch.randint(0, 100, (300, 256)).to(getattr(torch, dtype))
+    assert weight.nbytes >= LARGE_BYTES
+    g = Graph()
+    widened = g.cast(g.add("Transpose", g.constant(weight), perm=[1, 0]), "float32")
+    written = g.finished(
+        {"x": ("float32", (3, 256))}, g.add("Gemm", "x", g.add("Transpose", widened, perm=[1, 0]), transB=1), "float32", (3, 300)
+    )
+    assert [tensor.data_ptr() for tensor in written.tensors.values()] == [weight.data_ptr()]
+    assert written.model.ByteSize() < 2000
+    x = torch.randint(-9, 9, (3, 256)).float()
+    loaded = session(written, CPU, ["x"], "y")
+    del written, g
+    gc.collect()
+    assert torch.equal(loaded.run({"x": x}, torch.empty(3, 300)), x @ weight.float().t())
+
+
+def test_large_bfloat16_tensors_keep_their_bits() -> None:
+    weight = torch.randn(300, 256).bfloat16()
+    g = Graph()
+    written = g.finished({"x": ("float32", (1,))}, g.add("Add", g.cast(g.constant(weight), "float32"), "x"), "float32", (300, 256))
+    assert torch.equal(session(written, CPU, ["x"], "y").run({"x": torch.zeros(1)}, torch.empty(300, 256)), weight.float())
+
+
+def test_what_is_strided_or_small_is_copied() -> None:
+    g = Graph()
+    g.constant(torch.randn(256, 300).t())
+    g.constant(torch.randn(4, 4))
+    written = g.finished({"x": ("float32", (4, 4))}, g.add("Neg", "x"), "float32", (4, 4))
+    assert [tensor.shape for tensor in written.tensors.values()] == [(300, 256)]
+    assert all(tensor.is_contiguous() for tensor in written.tensors.values())
 
 
 @pytest.mark.parametrize("arena", [True, False])

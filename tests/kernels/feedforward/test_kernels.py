@@ -72,7 +72,6 @@ def test_compiled_is_refused_without_a_compiler(monkeypatch):
     ("name", "problem", "device", "words"),
     [
         ("onnxrt", FeedForward(seq_len=4, dtype="bfloat16"), CPU, "no bfloat16"),
-        ("onnxrt", FeedForward(seq_len=4, dim=8192, hidden_dim=28672, gated=True), GPU, "at most 2 GiB"),
         ("int8_mm", FeedForward(seq_len=4, dim=100), GPU, "multiples of 8, not dim 100"),
         ("int8", FeedForward(seq_len=4, hidden_dim=40000), GPU, "rows of up to 32768 numbers on cuda, not 40000"),
         ("int8", FeedForward(seq_len=4), Device("cuda", capability=(7, 5)), "8.0 and newer on cuda, not 7.5"),
