@@ -152,6 +152,26 @@ def integer_products(count: Counted, *, on_cuda: Counted | None = None, beside: 
     return judge
 
 
+def integer_operator(name: str, count: Counted) -> Judge:
+    """torch's operator `name`, for matrices of 8-bit integers, ran so often, and none of its floating-point products beside it."""
+
+    def judge(problem: Any, setup: Setup, trace: Trace) -> str:  # noqa: ARG001
+        wanted = count if isinstance(count, int) else count(problem)
+        found, others = (
+            trace.operators.get(name, 0),
+            {other: trace.operators[other] for other in FLOAT_PRODUCTS if other in trace.operators},
+        )
+        if found < wanted:
+            raise NotAsNamed(
+                f"{found} of {_counted(wanted, 'product')} ran on 8-bit integers ({name}); in floating point {_listed(others)}"
+            )
+        if others:
+            raise NotAsNamed(f"matrices were multiplied in floating point, too: {_listed(others)} beside {name}")
+        return f"8-bit integers: {_listed({name: found})}"
+
+    return judge
+
+
 def fewer_products(claimed: Callable[[Any], int], kept: Callable[[Any], str] | None = None) -> Judge:
     """Smaller matrices were multiplied: torch did no more than claimed(problem), multiply-adds counted twice, masks left out.
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kerneldyno.kernels.attention.pruned import kept_heads
-from kerneldyno.kernels.feedforward.int8 import matrices
+from kerneldyno.kernels.feedforward._int8_network import matrices
 from kerneldyno.kernels.feedforward.pruned import kept_neurons
 from kerneldyno.kernels.registry import Kernel, Run, Setup, load
 

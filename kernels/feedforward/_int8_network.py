@@ -49,10 +49,28 @@ def matrices(weights: FeedForwardWeights, levels: int | None = None) -> Matrices
 
 
 def claimed(
-    problem: FeedForward, weights: FeedForwardWeights, inputs: FeedForwardInputs, levels: int | None, rounded: Rounded
+    problem: FeedForward,
+    weights: FeedForwardWeights,
+    inputs: FeedForwardInputs,
+    levels: int | None,
+    rounded: Rounded,
+    hidden: Rounded | None = None,
 ) -> torch.Tensor:
-    """The network in float64 on weights rounded to so many levels; `rounded` is what the kernel does to activations."""
-    return problem.formula(inputs.x.double(), matrices(weights, levels).dequantized(weights), rounded)
+    """The network in float64 on weights rounded to so many levels.
+
+    `rounded` is what the kernel does to activations; `hidden` what it does to those behind W1, if that is something else.
+    """
+    steps = iter((rounded, hidden or rounded))
+
+    def each(x: torch.Tensor) -> torch.Tensor:
+        return next(steps)(x)
+
+    return problem.formula(inputs.x.double(), matrices(weights, levels).dequantized(weights), each)
+
+
+def stored_in(dtype: torch.dtype, rounded: Rounded) -> Rounded:
+    """`rounded` of activations that were stored in that dtype before."""
+    return lambda x: rounded(x.to(dtype).to(x.dtype))
 
 
 def others(weights: FeedForwardWeights) -> list[torch.Tensor]:

@@ -1,70 +1,21 @@
-"""Weights in 8 bit ahead of time, activations quantized in every call, and integer products.
-
-On a CPU ONNX Runtime does it, with one scale per tensor: it fuses quantizing, product and scaling. On a GPU it is our Triton
-kernels, with a scale per token.
-"""
+"""Weights in 8 bit ahead of time, activations quantized in every call, and integer products."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
-from .._cards import Card
-from .._identity import integer_products, triton_kernels
-from .._int8 import rounded_like, weight_levels
-from .._onnxgraph import Graph
-from ..registry import Device, Run, Setup, Trace, kernel
-from . import _int8_code, _int8_device, _int8_tuning
-from ._int8_network import Matrices, claimed, keeping, matrices
-from ._onnx import finished, graph_run, network
-from .problem import EVERYTHING, FeedForward, FeedForwardInputs, FeedForwardWeights
+from ..registry import Run, Setup, kernel
+from . import _int8_tuning
+from ._int8_build import build, claim_for, device_code, ran, refusal
+from .problem import EVERYTHING, FeedForward, FeedForwardInputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .._onnxsession import Written
-
-    from .._code import Configuration
-
-
-def levels(device: torch.device) -> int:
-    """Of weights, with which the products of the device are exact."""
-    return weight_levels(device) if device.type == "cpu" else _int8_device.levels(device)
+    import torch
 
 
 def claim(problem: FeedForward, setup: Setup, inputs: FeedForwardInputs) -> torch.Tensor:
     """The network in float64 on rounded weights, with activations rounded as the kernel does."""
     return claim_for(problem, setup.weights, inputs, setup.device)
-
-
-def claim_for(problem: FeedForward, weights: FeedForwardWeights, inputs: FeedForwardInputs, device: torch.device) -> torch.Tensor:
-    """The same of weights that need not be the problem's own."""
-    return claimed(problem, weights, inputs, levels(device), rounded_like(device))
-
-
-def refusal(problem: FeedForward, device: Device) -> str | None:
-    """On a GPU: what its kernels are not written for."""
-    return _int8_device.refusal(problem, device) if device.kind == "cuda" else None
-
-
-def ran(problem: FeedForward, setup: Setup, trace: Trace) -> str:
-    """The judge of its identity; on a GPU it says which tiles it was built with and who chose them."""
-    if setup.device.type == "cpu":
-        return integer_products(3 if problem.gated else 2)(problem, setup, trace)
-    found = triton_kernels(*_int8_device.KERNELS, alone=True)(problem, setup, trace)
-    return f"{found} {form(problem, Card.of(setup.device))}" if trace.device_watched else found
-
-
-def form(problem: FeedForward, card: Card) -> str:
-    """How the products are cut on a card: "128×256×128 w8 s3, default" for W1, and for W2 if that is another."""
-    return " and ".join(dict.fromkeys(str(chosen) for chosen in _int8_tuning.chosen(problem, card)))
-
-
-def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
-    """Every form in which its kernels may be launched on a card."""
-    yield from _int8_code.configurations(capability)
-    yield from _int8_tuning.stored(capability)
 
 
 @kernel(
@@ -86,35 +37,3 @@ def int8(problem: FeedForward, setup: Setup) -> Run:
     each token, which compile on their first call: that belongs to the build.
     """
     return build(problem, setup, setup.weights)
-
-
-def build(problem: FeedForward, setup: Setup, weights: FeedForwardWeights) -> Run:
-    """The kernel for these weights, which need not be the problem's own."""
-    integers = matrices(weights, levels(setup.device))
-    if setup.device.type == "cpu":
-        weights = weights.map(torch.Tensor.float)
-        return keeping(graph_run(problem, setup, graph(problem, weights, integers)), integers, weights)
-    run = launched(problem, weights, integers, Card.of(setup.device))
-    if setup.calibration is not None:
-        run(setup.calibration)
-    return run
-
-
-def launched(problem: FeedForward, weights: FeedForwardWeights, integers: Matrices, card: Card) -> Run:
-    """The run on our Triton kernels; in Triton's interpreter on a CPU."""
-    from ._int8_launch import padded
-
-    weights, integers = weights.map(torch.Tensor.contiguous), integers.map(padded)
-    return keeping(_int8_device.launched(problem, weights, integers, card), integers, weights)
-
-
-def graph(problem: FeedForward, weights: FeedForwardWeights, integers: Matrices) -> Written:
-    """[tokens, dim] -> [tokens, dim]; everything that is not an integer is float32 inside."""
-    g = Graph()
-    wide = weights.map(torch.Tensor.float)
-    biased = {"w1": (integers.w1, wide.b1), "w2": (integers.w2, wide.b2)}
-    if integers.w_gate is not None:
-        biased["w_gate"] = (integers.w_gate, wide.b_gate)
-    x = "x" if problem.dtype == "float32" else g.cast("x", "float32")
-    y = network(g, problem, wide, x, lambda x, which: g.int8_linear(x, *biased[which]))
-    return finished(g, problem, y if problem.dtype == "float32" else g.cast(y, problem.dtype))

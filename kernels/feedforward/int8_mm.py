@@ -7,13 +7,13 @@ import torch
 from .._identity import integer_products
 from .._int8 import int8_linear, rounded_per_token, weight_levels
 from ..registry import Device, Run, Setup, kernel
-from ._int8_network import Matrices, claimed, keeping, matrices
+from ._int8_network import Matrices, claimed, keeping, matrices, stored_in
 from .problem import EVERYTHING, FeedForward, FeedForwardInputs, FeedForwardWeights, activate
 
 
 def claim(problem: FeedForward, setup: Setup, inputs: FeedForwardInputs) -> torch.Tensor:
-    """The network in float64 on rounded weights, with a scale for each token."""
-    return claimed(problem, setup.weights, inputs, weight_levels(setup.device), rounded_per_token)
+    """The network in float64 on rounded weights, with a scale for each token of what the problem's dtype holds."""
+    return claimed(problem, setup.weights, inputs, weight_levels(setup.device), stored_in(inputs.x.dtype, rounded_per_token))
 
 
 def refusal(problem: FeedForward, device: Device) -> str | None:

@@ -13,8 +13,8 @@ import torch
 
 from .._identity import integer_products, triton_kernels
 from .._int8 import Int8Weight, quantized, rounded_like
+from ..feedforward import _int8_build as feedforward
 from ..feedforward import _int8_device
-from ..feedforward import int8 as feedforward
 from ..feedforward._int8_network import Matrices as NetworkMatrices
 from ..feedforward.problem import FeedForwardInputs
 from ..registry import Device, Run, Setup, Trace, holding, kernel

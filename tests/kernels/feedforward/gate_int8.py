@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from kerneldyno.bench.gate.errors import Misconduct, WrongOutput
 from kerneldyno.bench.gate.examine import Gate
 from kerneldyno.kernels._cards import CARDS, Card
-from kerneldyno.kernels._int8 import LEVELS, Int8Weight, rounded_per_token
-from kerneldyno.kernels.feedforward import _int8_device, _int8_launch, _int8_tiles, int8
-from kerneldyno.kernels.feedforward._int8_network import claimed, matrices
+from kerneldyno.kernels._int8 import LEVELS, Int8Weight
+from kerneldyno.kernels.feedforward import _int8_build, _int8_device, _int8_launch, _int8_tiles, int8_weights
+from kerneldyno.kernels.feedforward._int8_network import matrices
 from kerneldyno.kernels.feedforward.problem import EVERYTHING, FeedForward, FeedForwardInputs
 from kerneldyno.kernels.registry import Kernel, Run, Setup, kernel
 
@@ -79,12 +79,22 @@ def interpreted(card: Card) -> Kernel:
     """feedforward/int8 as it is launched on this card, on CPU tensors; it claims what it claims on a GPU."""
 
     def build(problem: FeedForward, setup: Setup) -> Run:
-        return int8.launched(problem, setup.weights, matrices(setup.weights, LEVELS), card)
+        return _int8_build.launched(problem, setup.weights, matrices(setup.weights, LEVELS), card)
 
     def claim(problem: FeedForward, setup: Setup, inputs: FeedForwardInputs) -> torch.Tensor:
-        return claimed(problem, setup.weights, inputs, LEVELS, rounded_per_token)
+        return _int8_build.claim_on_device(problem, setup.weights, inputs, LEVELS)
 
     return kernel(FeedForward, name="interpreted", devices=("cpu",), accepts=EVERYTHING, approximate=True, claim=claim)(build)
+
+
+def widening() -> Kernel:
+    """feedforward/int8_weights likewise."""
+
+    def build(problem: FeedForward, setup: Setup) -> Run:
+        return int8_weights.launched(problem, setup.weights)
+
+    claim = int8_weights.claim_on_cuda
+    return kernel(FeedForward, name="widening", devices=("cpu",), accepts=EVERYTHING, approximate=True, claim=claim)(build)
 
 
 def judged(made: Kernel, problem: FeedForward) -> dict[str, Any]:
@@ -109,4 +119,5 @@ if __name__ == "__main__":
     for number in {"exact": (), "few": FEW, "all": range(len(NETWORKS))}[sys.argv[1]]:
         sizes = FeedForward(batch=2, seq_len=20, dim=72, hidden_dim=140, **NETWORKS[number])
         for dtype in ("float16", "float32") if sys.argv[1] == "all" else ("float16",):
-            print(json.dumps(judged(interpreted(cards[number % 2]), replace(sizes, dtype=dtype))), flush=True)
+            for made in (interpreted(cards[number % 2]), widening()):
+                print(json.dumps(judged(made, replace(sizes, dtype=dtype))), flush=True)

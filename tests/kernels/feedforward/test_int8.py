@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,17 @@ from kerneldyno.bench.gate.truth import Truth
 from kerneldyno.bench.gate.verify import verify
 from kerneldyno.kernels import _int8
 from kerneldyno.kernels._cards import CARDS
-from kerneldyno.kernels.feedforward import _int8_tiles, _int8_tuning, int8_mm
-from kerneldyno.kernels.feedforward._int8_code import configurations
+from kerneldyno.kernels.feedforward import _int8_tiles, _int8_tuning, int8_mm, int8_onednn
+from kerneldyno.kernels.feedforward._int8_build import graph, launched
+from kerneldyno.kernels.feedforward._int8_code import configurations, widened
 from kerneldyno.kernels.feedforward._int8_network import claimed, matrices
-from kerneldyno.kernels.feedforward.int8 import graph, int8
+from kerneldyno.kernels.feedforward._int8_smoothing import smoothed
+from kerneldyno.kernels.feedforward.int8 import int8
+from kerneldyno.kernels.feedforward.int8_smooth import int8_smooth
+from kerneldyno.kernels.feedforward.int8_torchao import int8_torchao
+from kerneldyno.kernels.feedforward.int8_weights import int8_weights
 from kerneldyno.kernels.feedforward.problem import FeedForward
-from kerneldyno.kernels.registry import Setup
+from kerneldyno.kernels.registry import Device, Setup
 
 CPU = torch.device("cpu")
 VARIANTS = [
@@ -89,6 +95,65 @@ def test_products_by_torch_compute_their_claim():
         assert float((right - exact).norm() / exact.norm()) < 0.03
 
 
+def test_each_library_is_asked_itself_how_many_levels_it_multiplies_exactly():
+    assert _int8.exact_levels(_int8.torch_product, (_int8.LEVELS,)) == _int8.LEVELS
+    assert _int8.exact_levels(int8_onednn.product) in (_int8.LEVELS, _int8.FEWER_LEVELS)
+    with pytest.raises(RuntimeError, match="saturate"):
+        _int8.exact_levels(lambda left, right: _int8.torch_product(left, right).clamp(-1000, 1000))
+
+
+def test_smoothing_leaves_the_network_what_it_is():
+    for variant in VARIANTS:
+        problem = FeedForward(seq_len=20, dim=24, hidden_dim=40, **variant)
+        weights, inputs = problem.weights(0), problem.inputs(1)
+        weights = weights.replace(w1=torch.cat([torch.zeros(1, 24), weights.w1[1:]]))  # a neuron that never says anything
+        smooth = smoothed(problem, weights, problem.inputs(2))
+        torch.testing.assert_close(problem.reference(inputs, smooth), problem.reference(inputs, weights), rtol=1e-4, atol=1e-5)
+        assert torch.equal(smooth.w2, weights.w2) == (problem.activation in ("gelu", "gelu_tanh") and not problem.gated)
+
+
+def test_smoothing_bears_outliers(verified):
+    """Channels fifty times as large, as the norms of language models make some: one scale cannot hold them and the others."""
+    problem = FeedForward(seq_len=200, dim=64, hidden_dim=256, bias=False)
+    weights = problem.weights(0)
+    loud = torch.tensor([3, 17, 40])
+    weights = weights.replace(
+        norm_weight=weights.norm_weight.index_copy(0, loud, 50 * weights.norm_weight[loud]),
+        w1=weights.w1.index_copy(1, loud, weights.w1[:, loud] / 50),
+    )
+    inputs, setup = problem.inputs(1), Setup(CPU, weights, problem.inputs(2))
+    exact = problem.reference(inputs, weights)
+    plain, smooth = (float((kernel.build(problem, setup)(inputs) - exact).norm() / exact.norm()) for kernel in (int8, int8_smooth))
+    assert plain > 0.1
+    assert smooth < 0.03 * coarser()
+    verified(int8_smooth, problem)
+
+
+def test_weights_alone_are_nearer_than_activations_too(verified):
+    problem = FeedForward(seq_len=33, dim=64, hidden_dim=256)
+    alone, both = (verified(kernel, problem).distance.relative_rms for kernel in (int8_weights, int8))
+    assert alone < 0.011
+    assert alone < both
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # raised by inductor's own imports
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_torchao_computes_its_claim(dtype, verified):
+    pytest.importorskip("torchao")
+    problem = FeedForward(seq_len=43, dim=72, hidden_dim=203, dtype=dtype, **VARIANTS[4])
+    assert verified(int8_torchao, problem).distance.relative_rms < 0.03
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"seq_len": 16}, "need 17 tokens on cuda, not 16"), ({"seq_len": 64, "dim": 100}, "multiples of 8, not dim 100")],
+)
+def test_what_torchao_does_not_take(fields, words):
+    assert words in int8_torchao.refuses(FeedForward(**fields), Device("cuda", capability=(9, 0)))
+
+
 # ---------------------------------------------------------------- the Triton kernels
 
 
@@ -112,9 +177,9 @@ def test_integers_are_exact_in_the_interpreter(tmp_path):
 @pytest.mark.parametrize("few", ["few", pytest.param("all", marks=pytest.mark.exhaustive)])
 def test_passes_the_gate_in_the_interpreter(few, tmp_path):
     found = told(few, tmp_path)
-    assert len(found) == {"few": 2, "all": 10}[few]
+    assert len(found) == {"few": 4, "all": 20}[few]
     assert [case for case in found if case["wrong"]] == []
-    assert all(case["probes"] >= 7 and not case["left out"] and 0.002 < case["distance"] < 0.03 for case in found), found
+    assert all(case["probes"] >= 7 and not case["left out"] and 1e-3 < case["distance"] < 0.03 for case in found), found
 
 
 BUILDS = ((8, 6), (9, 0), (10, 0))
@@ -124,14 +189,14 @@ INTEGER_PRODUCTS = {(8, 6): "IMMA", (9, 0): "IGMMA", (10, 0): "IMMA"}
 
 def assert_integers(found):
     for one, facts in found:
-        if one.name == "linear_int8_kernel" and one.constants["BT"] >= 64:
+        if one.name == "linear_int8_kernel" and one.constants["BT"] >= 64 and "p_sx" not in one.constants:
             assert set(facts.tensor) == {INTEGER_PRODUCTS[one.capability]}, one
         if one.name == "linear_int8_kernel" and one.capability != (9, 0):
             assert facts.shared_bytes <= 99 * 1024, one
 
 
 def test_binaries_multiply_integers_on_tensor_cores(sound):
-    found = sound(one for card in BUILDS for one in configurations(card) if one.representative)
+    found = sound(one for card in BUILDS for one in (*configurations(card), *widened(card)) if one.representative)
     assert {one.capability for one, _ in found} == set(BUILDS)
     assert_integers(found)
 
@@ -139,7 +204,7 @@ def test_binaries_multiply_integers_on_tensor_cores(sound):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("card", BUILDS)
 def test_all_offered_binaries_fit_the_cards(card, sound):
-    assert_integers(sound(configurations(card)))
+    assert_integers(sound((*configurations(card), *widened(card))))
 
 
 class Noted:
@@ -172,7 +237,6 @@ PROBLEMS = st.builds(
 def test_whatever_is_launched_is_among_what_codegen_compiles(problem, name):
     pytest.importorskip("triton")
     from kerneldyno.kernels.feedforward import _int8_launch
-    from kerneldyno.kernels.feedforward import int8 as module
 
     card, linear, quantize = CARDS[name], Noted(), Noted()
     weights = problem.weights(1)
@@ -180,7 +244,7 @@ def test_whatever_is_launched_is_among_what_codegen_compiles(problem, name):
         patch.setattr(_int8_launch, "linear_int8_kernel", linear)
         patch.setattr(_int8_launch, "quantize_kernel", quantize)
         patch.setattr(_int8_launch, "card_of", lambda device: card)
-        module.launched(problem, weights, matrices(weights), card)(problem.inputs(1))
+        launched(problem, weights, matrices(weights), card)(problem.inputs(1))
     there = [one for one in configurations(card.capability) if (one.dtype == "float32") == (problem.dtype == "float32")]
     assert (len(linear.calls), len(quantize.calls)) == (2, 2)
     for arguments, constants in linear.calls:
@@ -233,7 +297,7 @@ def test_candidates_fit_the_card(tokens, gated):
 def test_passes_the_gate_on_a_gpu(variant, dtype):
     from kerneldyno.bench.gate.examine import examine
 
-    for kernel in (int8, int8_mm.int8_mm):
+    for kernel in (int8, int8_mm.int8_mm, int8_smooth, int8_weights):
         for seq_len, dim, hidden_dim in ((1, 64, 256), (127, 104, 208), (1000, 512, 2048)):
             problem = FeedForward(seq_len=seq_len, dim=dim, hidden_dim=hidden_dim, dtype=dtype, **variant)
             found = examine(kernel, problem, Setup(torch.device("cuda")))
