@@ -160,3 +160,15 @@ def test_given_queries_are_those_of_the_last_keys() -> None:
     with pytest.raises(ValueError, match="leave structured out"):
         Attention(q_len=8, structured=True, given=given)
     assert "given" not in Attention(q_len=8).fields()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_the_same_reaches_a_layer_on_a_gpu(small_models: Path) -> None:
+    found = files.at(small_models / "llama-small")
+    with files.offered(found):
+        problem = whole(found, 2)
+        there, here = problem.inputs(0, "cuda"), problem.inputs(0)
+        assert there.x.is_cuda
+        assert problem.weights(0, "cuda").w_qkv.is_cuda
+    assert torch.allclose(there.x.cpu(), here.x, rtol=1e-2, atol=1e-2)  # its products may be made of shorter numbers
