@@ -45,6 +45,8 @@ class Configuration:
     """Whether its products must run on tensor cores: not those of full float32, nor of kernels without products."""
     instruction: str = ""
     """Which of their instructions, where it is not the one that the card is known for: "HMMA" of tiles with fewer than 64 rows."""
+    flattened: bool = False
+    """Whether the main loop goes through the ends of tiles, too, which most rounds skip: then its instructions are not those of a round."""
     streams: bool = False
     """Whether what it loads is read once and comes from the device's memory, as the cache of a decode step does."""
     spills_allowed: int = 0

@@ -78,7 +78,7 @@ def configuration(
     types = _descriptors(cut, dtype) | {"t_y": _descriptor(dtype, cut.bt, cut.bn // cut.subtile // (2 if asked.gated else 1))}
     found = signature(LINEAR_ARGUMENTS, fixed, dtype, "", types)
     return replace(_of_products(capability, inputs, dtype, cut), function=LINEAR, variant=variant, signature=found, constants=fixed,
-                   aligned=_aligned(found, inputs), representative=representative)  # fmt: skip
+                   aligned=_aligned(found, inputs), flattened=cut.persistent > 0, representative=representative)  # fmt: skip
 
 
 def split_configuration(

@@ -76,6 +76,12 @@ def test_what_is_counted(configuration: Callable[..., Configuration]) -> None:
     assert "no loop" in found.unpredictable
 
 
+def test_a_loop_that_holds_more_than_a_round_is_not_counted(configuration: Callable[..., Configuration]) -> None:
+    found = facts.read(SPILLING, USAGE.format(255, 16), configuration(flattened=True), shared_bytes=0, tensor_columns=0, threads=256)
+    assert found.prediction is None
+    assert "which most rounds skip" in found.unpredictable
+
+
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
 def test_of_a_real_binary(arch: str, written: Callable[[str], str], configuration: Callable[..., Configuration]) -> None:
     card = capability(arch)
