@@ -68,7 +68,8 @@ def test_a_change_counts_for_whoever_imports_it(compared: Callable[..., Differen
 
 def test_tiles_that_were_tuned_count_for_whoever_is_built_with_them(compared: Callable[..., Differences]) -> None:
     found = compared(append("tuned/sm_90.json", "{}"))
-    tuned = ("attention/fused", "attention/fused_hopper", "feedforward/fused", "layer/fused")
+    tuned = ["attention/fused", "attention/fused_hopper", "feedforward/fused", "layer/fused"]
+    tuned += [f"feedforward/{name}" for name in ("int8", "int8_smooth", "int8_weights")] + ["layer/int8"]
     assert found.changed == dict.fromkeys(tuned, "tuned/sm_90.json (new)")
 
 
