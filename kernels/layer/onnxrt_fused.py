@@ -1,6 +1,6 @@
 """The layer in ONNX Runtime with its own operators: attention that knows positions and lengths, and sums and norms in one on a GPU.
 
-On a CPU sums and norms stay apart: its SkipLayerNormalization took 1.05 times the whole layer's time that they took.
+On a CPU sums and norms stay apart: with SkipLayerNormalization the whole layer took 1.05 times as long.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def grouped_query(problem: Layer, kind: str) -> bool:
 
     MultiHeadAttention otherwise, and for causal float32 on a GPU, where the other takes 16 bit only.
     """
-    return bool(problem.rope_theta) or problem.kv_heads != problem.heads or (problem.mask == "causal" and sixteen(problem, kind))
+    return bool(problem.rope_theta) or problem.kv_heads != problem.heads or (problem.mask == "causal" and takes_dtype(problem, kind))
 
 
-def sixteen(problem: Layer, kind: str) -> bool:
+def takes_dtype(problem: Layer, kind: str) -> bool:
     """Whether the device's GroupQueryAttention takes the dtype: on a GPU float16 and bfloat16 only."""
     return kind == "cpu" or problem.dtype != "float32"
 
 
 def refusal(problem: Layer, device: Device) -> str | None:
     """What GroupQueryAttention does not take, where it is the only one."""
-    if grouped_query(problem, device.kind) and not sixteen(problem, device.kind):
+    if grouped_query(problem, device.kind) and not takes_dtype(problem, device.kind):
         return "rotary positions and grouped heads go through GroupQueryAttention, which takes float16 and bfloat16 on cuda, not float32"
     if problem.rope_theta and problem.head_dim % TURNED:
         return f"GroupQueryAttention turns heads of a multiple of {TURNED} features by their positions, not of {problem.head_dim}"

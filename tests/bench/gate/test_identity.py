@@ -78,6 +78,17 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"batch": 1, "seq_len": 1},
         {"dim": 21, "heads": 3, "hidden_dim": 7},
         {"dim": 2, "heads": 2, "hidden_dim": 1},
+        {
+            "norm_first": True,
+            "norm": "rmsnorm",
+            "activation": "silu",
+            "gated": True,
+            "bias": False,
+            "rope_theta": 1e4,
+            "kv_heads": 2,
+            "mask": "causal",
+        },
+        {"norm_first": True, "activation": "gelu", "padding": True},
     ],
 }
 
