@@ -110,6 +110,8 @@ def _of_products(capability: tuple[int, int], inputs: int, dtype: str, cut: Tile
         # warp groups take 64 rows: of the tokens, or of the matrix where the two are swapped
         instruction="HMMA" if cut.bt < 64 and not cut.swapped else "",
         streams=cut.bt < 64,  # one block of tokens: each number of the matrix is read once
+        # the assembler gives up a register or two where one more program then fits a multiprocessor
+        spills_allowed=4 if dtype == "float32" else 0,
     )
 
 

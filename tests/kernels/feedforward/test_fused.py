@@ -49,18 +49,18 @@ def interpreted(*arguments):
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_is_right_in_the_interpreter(direction):
     found = interpreted("problems", direction)
-    assert len(found) == 60
+    assert len(found) == 50
     # it keeps sums in float32 and rounds as often as the plain formula does: hardly worse, mostly better
     assert max(one["max"] for one in found) < 2
     assert max(one["rms"] for one in found) < (1.5 if direction == "forward" else 2)
-    assert {one["tokens"] for one in found} == {1, 3, 16, 17, 129, 300}
+    assert {one["tokens"] for one in found} == {1, 3, 16, 17, 129}
     forms = " ".join(one["form"] for one in found)
     assert all(word in forms for word in ("splits", "TMA", "swapped", "64×32×32"))
 
 
 def test_the_whole_gate_in_the_interpreter():
     found = interpreted("gate")
-    assert [one["probes"] for one in found] == [6, 6, 6]
+    assert [one["probes"] for one in found] == [6, 6]
 
 
 def test_every_tile_in_the_interpreter():
