@@ -47,15 +47,15 @@ PRUNED_LAYERS = {name for name in ALL if name.startswith("layer/pruned")}
     [
         ("attention/eager.py", {"attention/eager", "layer/eager"}),
         ("attention/_prefill_triton.py", SPARSE | {"attention/fused", "attention/fused_hopper", "attention/int8", "attention/int8_cache",
-                                          "layer/fused"}),
+                                          "layer/fused", "layer/int8"}),
         ("attention/sdpa.py", {name for name in ALL if name.startswith("attention/sdpa")}
-         | {"layer/sdpa", "layer/compiled", "layer/int8"} | PRUNED_LAYERS),
+         | {"layer/sdpa", "layer/compiled"} | PRUNED_LAYERS),
         ("_pruning.py", PRUNED_LAYERS
          | {name for name in ALL if name.startswith(("attention/pruned", "feedforward/pruned", "feedforward/sparse_24"))}),
         ("layer/_compose.py", {f"layer/{name}" for name in ("compiled", "eager", "fused", "int8", "sdpa")} | PRUNED_LAYERS),
         ("layer/encoder.py", {"layer/torch"}),
         ("feedforward/__init__.py", {name for name in ALL if name.startswith("feedforward/")}
-         | {f"layer/{name}" for name in ("compiled", "eager", "fused", "int8", "sdpa")} | PRUNED_LAYERS),
+         | {f"layer/{name}" for name in ("compiled", "eager", "fused", "int8", "onnxrt", "onnxrt_fused", "sdpa")} | PRUNED_LAYERS),
     ],
 )  # fmt: skip
 def test_a_change_counts_for_whoever_imports_it(compared: Callable[..., Differences], file: str, kernels: set[str]) -> None:
