@@ -80,7 +80,7 @@ class Steps:
         z = self._norm(0, self.first_sum(x, self._attention(problem, inputs, x, w)), first)
         return self._norm(1, self.second_sum(z, self._network(z, w)), second)
 
-    def _norm(self, which: int, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+    def _norm(self, which: int, x: Tensor, weights: tuple[Tensor, Tensor | None]) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], *weights, self.epsilon) if self.norms[which] else x
 
     def _attention(self, problem: Layer, inputs: LayerInputs, x: Tensor, w: LayerWeights) -> Tensor:

@@ -68,7 +68,7 @@ class FeedForwardInputs(Tensors):
     differentiable: ClassVar[tuple[str, ...]] = ("x",)
 
 
-def require_epsilon(epsilon: float) -> None:
+def require_epsilon(epsilon: Any) -> None:
     """Raise ValueError for what no norm can add to a variance."""
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
         raise ValueError(f"epsilon {epsilon!r} is impossible: give a number from 0 (the norm's usual) to 1")

@@ -48,6 +48,7 @@ COMPILED = (
     "attention/flex",
     "feedforward/compiled",
     "feedforward/compiled_tuned",
+    "feedforward/int8_torchao",
     "layer/compiled",
 )
 KNOWN = registry.load(declarations_only=True)
