@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._identity import integer_products, triton_kernels
-from .._int8 import Int8Weight, quantized, rounded_like
+from .._int8 import Int8Weight, quantized, rounded_like, rounded_per_token
 from ..feedforward import _int8_build as feedforward
 from ..feedforward import _int8_device
 from ..feedforward._int8_network import Matrices as NetworkMatrices
+from ..feedforward._int8_network import stored_in
 from ..feedforward.problem import FeedForwardInputs
 from ..registry import Device, Run, Setup, Trace, holding, kernel
 from ._compose import build_attention, part, refusal_of
@@ -64,7 +65,17 @@ class Matrices:
 def claim(problem: Layer, setup: Setup, inputs: LayerInputs) -> torch.Tensor:
     """The layer in float64 on rounded weights, with what meets a weight matrix rounded as the kernel does."""
     weights = Matrices.of(setup.weights, feedforward.levels(setup.device)).dequantized(setup.weights)
-    return problem.rounded_reference(inputs, weights, rounded_like(setup.device))
+    if setup.device.type == "cpu":
+        return problem.rounded_reference(inputs, weights, rounded_like(setup.device))
+    return claim_on_device(problem, weights, inputs)
+
+
+def claim_on_device(problem: Layer, weights: LayerWeights, inputs: LayerInputs) -> torch.Tensor:
+    """The same of our Triton kernels: what lies between them is stored in the problem's dtype, but a norm that quantizing has in it is not."""
+    stored = stored_in(inputs.x.dtype, rounded_per_token)
+    normed = rounded_per_token if problem.norm_first else stored
+    steps = iter((normed, stored, normed, stored))  # before q, k and v, the output projection, W1, and W2
+    return problem.rounded_reference(inputs, weights, lambda x: next(steps)(x))
 
 
 def refusal(problem: Layer, device: Device) -> str | None:

@@ -45,8 +45,10 @@ print(json.dumps(found))
 IN_8_BIT = """
 import json, torch
 from types import SimpleNamespace
-from kerneldyno.kernels._int8 import rounded_per_token
-from kerneldyno.kernels.layer.int8 import Matrices, on_device
+from dataclasses import replace
+from kerneldyno.bench.gate.truth import Truth
+from kerneldyno.bench.gate.verify import verify
+from kerneldyno.kernels.layer.int8 import Matrices, claim_on_device, int8, on_device
 from kerneldyno.kernels.layer.problem import Layer
 from kerneldyno.kernels.registry import Setup
 
@@ -54,14 +56,19 @@ h100 = SimpleNamespace(major=9, minor=0, multi_processor_count=132, L2_cache_siz
 torch.cuda.get_device_properties = lambda device=None: h100
 LLAMA = {"norm_first": True, "norm": "rmsnorm", "activation": "silu", "gated": True, "bias": False, "rope_theta": 1e4, "mask": "causal"}
 found = {}
+
+def claim(problem, setup, inputs):
+    return claim_on_device(problem, Matrices.of(setup.weights).dequantized(setup.weights), inputs)
+
+here = replace(int8, claim=claim, build_run=lambda problem, setup: on_device(problem, setup, Matrices.of(setup.weights)))
 for fields in ({"padding": True, "batch": 2, "activation": "gelu"}, {**LLAMA, "batch": 2, "kv_heads": 1}):
-    problem = Layer(seq_len=33, dim=64, heads=2, hidden_dim=72, **fields)
-    weights, inputs = problem.weights(3), problem.inputs(1)
-    integers = Matrices.of(weights)
-    answer = problem.compared(on_device(problem, Setup(torch.device("cpu"), weights), integers)(inputs), inputs)
-    claimed = problem.compared(problem.rounded_reference(inputs, integers.dequantized(weights), rounded_per_token), inputs)
-    exact = problem.compared(problem.reference(inputs, weights), inputs)
-    found[problem.label] = [float((answer - claimed).norm() / (claimed - exact).norm()), float((claimed - exact).norm() / exact.norm())]
+    for dtype in ("float32", "float16"):
+        problem = Layer(seq_len=33, dim=64, heads=2, hidden_dim=72, dtype=dtype, **fields)
+        weights = problem.weights(3)
+        setup = Setup(torch.device("cpu"), weights)
+        truth = Truth(problem, problem.inputs(1), weights)
+        verified = verify(here.build(problem, setup)(truth.inputs), here, setup, truth)
+        found[problem.label] = [verified.errors.max_ratio, verified.distance.relative_rms]
 print(json.dumps(found))
 """
 
@@ -81,11 +88,9 @@ def test_is_right_in_the_interpreter():
 
 
 def test_in_8_bit_it_computes_its_claim_in_the_interpreter():
-    """What is left are near-ties: float32 sums in another order round some activations to the neighbouring step."""
     found = interpreted(IN_8_BIT)
-    assert len(found) == 2
-    for from_claim, from_exact in found.values():
-        assert from_claim < 0.1
+    assert len(found) == 4
+    for _, from_exact in found.values():
         assert 1e-3 < from_exact < 0.05
 
 
