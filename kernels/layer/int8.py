@@ -71,11 +71,15 @@ def claim(problem: Layer, setup: Setup, inputs: LayerInputs) -> torch.Tensor:
 
 
 def claim_on_device(problem: Layer, weights: LayerWeights, inputs: LayerInputs) -> torch.Tensor:
-    """The same of our Triton kernels: what lies between them is stored in the problem's dtype, but a norm that quantizing has in it is not."""
+    """The same of our Triton kernels, which store what lies between them in the problem's dtype, but not what a quantizing one norms."""
     stored = stored_in(inputs.x.dtype, rounded_per_token)
     normed = rounded_per_token if problem.norm_first else stored
     steps = iter((normed, stored, normed, stored))  # before q, k and v, the output projection, W1, and W2
-    return problem.rounded_reference(inputs, weights, lambda x: next(steps)(x))
+
+    def each(x: torch.Tensor) -> torch.Tensor:
+        return next(steps)(x)
+
+    return problem.rounded_reference(inputs, weights, each)
 
 
 def refusal(problem: Layer, device: Device) -> str | None:
