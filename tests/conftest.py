@@ -1,10 +1,12 @@
-"""Models of the `transformers` library, small and random, that several tests read."""
+"""What tests of all folders share: small models of the `transformers` library, and places of their own for parallel runs."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,12 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = Path(__file__).with_name("small_models.py")
     subprocess.run([sys.executable, script, folder], check=True, capture_output=True, timeout=300)
     return folder
+
+
+def pytest_configure() -> None:
+    """Give each process of a parallel run a place for temporary files of its own: a run locks its device there."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        own = Path(tempfile.gettempdir(), f"kerneldyno-tests-{os.getuid()}", worker)
+        own.mkdir(parents=True, exist_ok=True)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(own)
