@@ -7,7 +7,7 @@ given. Shapes of models follow their published configurations.
 from __future__ import annotations
 
 from ._attention_presets import ATTENTION_PRESETS
-from ._network_presets import FEEDFORWARD, LAYERS, SMALL_DECODER, SMALL_MLP
+from ._network_presets import FEEDFORWARD, LAYERS, LLAMA_8B_LAYER, SMALL_DECODER, SMALL_MLP
 from ._shapes import BERT_HEADS, LLAMA_8B, LLAMA_8B_MLP, SEED, SEED_HEADS, Fields, Preset, Shape, attention, feedforward, grid, layer
 
 __all__ = ["NATIVE_DTYPE", "PRESETS", "STARTING_POINTS", "Preset", "Shape", "attention", "feedforward", "layer", "names", "preset"]
@@ -24,6 +24,9 @@ STARTING_POINTS: tuple[Shape, ...] = (
 APPROXIMATIONS = ("*/pruned_*", "*/block_sparse_*", "*/sinks_*", "*/sparse_24*", "*/int8_*")
 """Kernels of many kinds or at several shares, which the presets `approximations` and `feedforward` are for: elsewhere once is enough."""
 
+WITHOUT_VNNI = ("*/int8_torchao", 0)
+"""Its products take 20 times as long as floating point ones on CPUs without 8-bit instructions."""
+
 _SMOKE = Preset(
     name="smoke",
     summary="one small shape per operator: does everything work here? Under 90 s on 2 cores",
@@ -39,7 +42,7 @@ _SMOKE = Preset(
 _DEFAULT_CPU = Preset(
     name="default",
     summary="the seed's shapes over sequence lengths and batch sizes, with a causal and a decode case",
-    at_most=(("*/flex*", 2), ("*/compiled_tuned", 1), *((glob, 1) for glob in APPROXIMATIONS)),
+    at_most=(("*/flex*", 2), ("*/compiled_tuned", 1), WITHOUT_VNNI, *((glob, 1) for glob in APPROXIMATIONS)),
     problems=(
         *(attention(batch=b, q_len=s, **SEED_HEADS) for b, s in [(1, 512), (1, 128), (1, 2048), (4, 512), (4, 128)]),
         attention(batch=1, q_len=512, causal=True, **SEED_HEADS),
@@ -61,13 +64,14 @@ _DEFAULT_CUDA = Preset(
         *(feedforward(batch=b, seq_len=s, **LLAMA_8B_MLP) for b, s in [(1, 4096), (16, 1)]),
         feedforward(batch=8, seq_len=512, dim=1024, hidden_dim=4096, activation="gelu"),
         *(layer(batch=b, seq_len=s, heads=16, dim=1024, hidden_dim=4096) for b, s in [(8, 512), (1, 2048)]),
+        layer(batch=1, seq_len=4096, **LLAMA_8B_LAYER),
     ),
 )
 
 _COMPARE_CPU = Preset(
     name="compare",
     summary="a few shapes of each operator, small enough for many fresh processes: what `kerneldyno compare` takes by default",
-    at_most=(("*/flex*", 1), ("*/compiled", 2), ("*/compiled_tuned", 0), *((glob, 1) for glob in APPROXIMATIONS)),
+    at_most=(("*/flex*", 1), ("*/compiled", 2), ("*/compiled_tuned", 0), WITHOUT_VNNI, *((glob, 1) for glob in APPROXIMATIONS)),
     problems=(
         attention(batch=1, q_len=512, **SEED_HEADS),
         attention(batch=2, q_len=256, causal=True, padding=True, **SEED_HEADS),
