@@ -213,11 +213,11 @@ def salvage(
 
 def _resumed(folder: Path, load: list[Path], budget: float | None, files: tuple[Path | None, Path | None, Path | None]) -> int:
     """Go on with a stored run, `files` being those of its model; the exit status."""
-    from . import launch, options
+    from . import journal, launch, models, options
     from .terminal import TerminalProgress
 
     options.refuse_beside_resume(sys.argv)
-    model = named.model(*files, None)
+    model = named.model(*files, ",".join(models.layers_of(journal.read(folder).manifest.cases)) or None) if any(files) else None
     with launch.stop_on_signals() as stop:
         return _conclude(*launch.resume(folder, load, budget, TerminalProgress(_console()), stop, model))
 

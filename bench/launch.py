@@ -183,15 +183,8 @@ def settings_of(options: Options, chosen: Sequence[presets.Preset], device: Devi
     protocol = (chosen[0].protocol if chosen else "default") if options.protocol is None else options.protocol
     if protocol not in PROTOCOLS:
         raise UsageError(f"--protocol {protocol!r} is unknown: choose from {', '.join(PROTOCOLS)}")
-    cores = processor.cores()
-    threads = cores if options.threads is None else options.threads
-    for name, value, least, most in (
-        ("--processes", options.processes, 1, 1000),
-        ("--threads", threads, 1, cores),
-        ("--seed", options.seed, 0, 2**32 - 1),
-    ):
-        if not least <= value <= most:
-            raise UsageError(f"{name} {value} is impossible here: give a whole number from {least} to {most}")
+    threads = usable_threads(options.threads, options.seed)
+    _require_range("--processes", options.processes, 1, 1000)
     for name, seconds in (
         ("--budget", options.budget_s),
         ("--build-timeout", options.build_timeout_s),
@@ -212,6 +205,19 @@ def settings_of(options: Options, chosen: Sequence[presets.Preset], device: Devi
         load=tuple(path.name for path in options.load),
         command=privacy.scrub(options.command),
     )
+
+
+def usable_threads(threads: int | None, seed: int) -> int:
+    """As many as were asked for, all cores when none were. Raises UsageError for what is impossible, of the seed, too."""
+    cores = processor.cores()
+    _require_range("--threads", cores if threads is None else threads, 1, cores)
+    _require_range("--seed", seed, 0, 2**32 - 1)
+    return cores if threads is None else threads
+
+
+def _require_range(option: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise UsageError(f"{option} {value} is impossible here: give a whole number from {least} to {most}")
 
 
 def _with_budget(settings: Settings, budget_s: float | None) -> Settings:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelError", "chosen"]
 
-FREE = frozenset({"batch", "seq_len", "dtype", "direction", "padding", "q_len", "kv_len", "ragged", "page_size"})
+FREE = frozenset({"batch", "seq_len", "dtype", "direction", "padding", "q_len", "kv_len", "page_size"})
 """Fields of a problem that a model leaves open."""
 DRAWN = 3
 """Batches of different inputs that a kernel sees: two are measured, one is for calibration."""
@@ -105,14 +105,17 @@ class Chosen:
         return []
 
 
-def chosen(model: Path | None, weights: Path | None, inputs: Path | None, layers: Sequence[str]) -> Chosen | None:
-    """The model that the options name, checked; None when they name none. Raises UsageError or ModelError."""
+def chosen(model: Path | None, weights: Path | None, inputs: Path | None, layers: Sequence[str], option: str = "--layers") -> Chosen | None:
+    """The model that the options name, checked; None when they name none. Raises UsageError or ModelError.
+
+    `option` is what names the layers.
+    """
     if model is None and weights is None:
-        if given := next((name for name, value in (("--inputs", inputs), ("--layers", layers)) if value), None):
+        if given := next((name for name, value in (("--inputs", inputs), (option, layers)) if value), None):
             raise UsageError(f"{given} goes with --model: it says nothing without a model")
         return None
     source = files.at(model, weights, inputs)
-    numbers = _numbers(layers, source.config.layers)
+    numbers = _numbers(layers, source.config.layers, option)
     if source.files:
         for number in range(max(numbers) + 1):  # what reaches a layer went through all before it
             source.require(number)
@@ -123,7 +126,7 @@ def chosen(model: Path | None, weights: Path | None, inputs: Path | None, layers
     return Chosen(source, numbers)
 
 
-def _numbers(layers: Sequence[str], count: int) -> tuple[int, ...]:
+def _numbers(layers: Sequence[str], count: int, option: str) -> tuple[int, ...]:
     """Layers by number, negative ones from the end; the first, a middle and the last one when none is named."""
     if not layers:
         return tuple(dict.fromkeys((0, count // 2, count - 1)))
@@ -132,11 +135,17 @@ def _numbers(layers: Sequence[str], count: int) -> tuple[int, ...]:
         try:
             number = int(word)
         except ValueError:
-            raise UsageError(f"--layers {word!r} is not a whole number: write for example 0,5,-1") from None
+            raise UsageError(f"{option} {word!r} is not a whole number: write for example 0{',5,-1' * (option == '--layers')}") from None
         if not -count <= number < count:
-            raise UsageError(f"--layers {number}: the model has {count} layers: give numbers from 0 to {count - 1}, or from -1 to {-count}")
+            raise UsageError(f"{option} {number}: the model has {count} layers: give numbers from 0 to {count - 1}, or from -1 to {-count}")
         found.append(number % count)
     return tuple(dict.fromkeys(found))
+
+
+def layers_of(cases: Iterable[Case]) -> tuple[str, ...]:
+    """Numbers of the layers that a stored run measures, as they are named on the command line."""
+    numbers = {found["layer"] for case in cases if (found := GIVEN.fullmatch(str(case.problem.get("given", ""))))}
+    return tuple(sorted(numbers, key=int))
 
 
 def again(cases: Iterable[Case], chosen: Chosen | None) -> None:
@@ -146,7 +155,7 @@ def again(cases: Iterable[Case], chosen: Chosen | None) -> None:
         if found := GIVEN.fullmatch(str(case.problem.get("given", ""))):
             given[found["name"]] = found["digest"]
     if not given:
-        if chosen is not None:
+        if chosen is not None and chosen.source.files:
             raise UsageError("--model does not go with --resume here: the run has no weights of a model")
         return
     names = " and ".join(given)

@@ -21,7 +21,7 @@ from .plan import UsageError
 from .records import Case, Measurement
 
 GO_WITH_RESUME = ("--resume", "--load", "--budget", "--model", "--weights", "--inputs")
-PATH_OPTIONS = ("--load", "--out", "--resume", "--model", "--weights", "--inputs")
+PATH_OPTIONS = ("--load", "--out", "--resume", "--model", "--weights", "--inputs", "--json", "--csv", "--baseline")
 SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 

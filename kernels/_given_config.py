@@ -81,7 +81,7 @@ class Config:
     @property
     def usual_length(self) -> int:
         """Tokens of a sequence where nothing else was asked for: all of an image, at most LONGEST_DRAWN of a text."""
-        return self.positions if self.family == "vit" else min(LONGEST_DRAWN, self.positions)
+        return self.positions if self.family == "vit" else min(LONGEST_DRAWN, self.positions, self.window or self.positions)
 
 
 class _Entries:
@@ -116,7 +116,7 @@ class _Entries:
 
     def activation(self, name: str, default: str) -> str:
         value = self.get(name, default)
-        if value not in ACTIVATIONS:
+        if not isinstance(value, str) or value not in ACTIVATIONS:
             raise ModelError(f"config.json: {name} {value!r} is not known here: known are {', '.join(ACTIVATIONS)}")
         return ACTIVATIONS[value]
 
@@ -150,14 +150,16 @@ def parsed(entries: Mapping[str, Any]) -> Config:
     if family is None:
         raise ModelError(f"config.json: model_type {model_type!r} is not known here: known are {', '.join(FAMILIES)}")
     assert isinstance(model_type, str)
+    checked = _Entries(entries)
+    checked.refuse("quantization_config", None, "weights must be plain numbers, not codes with scales of their own")
     reader = {"bert": _bert, "roberta": _bert, "llama": _llama, "vit": _vit}[family]
-    return reader(_Entries(entries), model_type, family)
+    return reader(checked, model_type, family)
 
 
 def _sizes(entries: _Entries) -> dict[str, int]:
     """dim, heads, kv_heads, head_dim and hidden_dim."""
     dim, heads = entries.whole("hidden_size"), entries.whole("num_attention_heads")
-    if "head_dim" not in entries.entries and dim % heads:
+    if entries.get("head_dim", None) is None and dim % heads:
         raise ModelError(f"config.json: hidden_size {dim} cannot be split among {heads} heads, and head_dim is not given")
     kv_heads = entries.whole("num_key_value_heads", heads)
     if heads % kv_heads:

@@ -6,7 +6,6 @@ machine's. No torch is imported here; headers are read by the safetensors librar
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,7 +16,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ._given_config import DIGITS, GIVEN, Config, ModelError, read
+from ._given_digest import digest_of, stamps_of
 
 VARIABLE = "KERNELDYNO_MODEL"
 """Of the environment: what a worker reads the files' places from."""
@@ -50,8 +52,16 @@ EMBEDDINGS = {
 """The tensors without which what enters the first layer cannot be computed."""
 OLD_ENDINGS = {".weight": ".gamma", ".bias": ".beta"}
 """What the oldest models call the parts of a norm."""
+PLAIN = ("F64", "F32", "F16", "BF16")
+"""What safetensors calls the types of numbers that are weights as they stand."""
 INPUTS = {"hidden_states": 3, "pixel_values": 4, "input_ids": 2}
 """Tensors that a file of inputs may hold, the first found is taken, and how many axes each has."""
+
+
+class _Index(msgspec.Struct, frozen=True):
+    """What `transformers` writes beside the files of weights, as far as it is read."""
+
+    weight_map: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,10 @@ class Source:
         with opened(path, "np") as file:
             if tensor not in file.keys():  # noqa: SIM118 - the library's own object, no mapping
                 raise ModelError(f"{path.name} holds no tensor {tensor!r}, though the index says so: download the model again")
-            found = tuple(file.get_slice(tensor).get_shape())
+            part = file.get_slice(tensor)
+            found, dtype = tuple(part.get_shape()), part.get_dtype()
+        if dtype not in PLAIN:
+            raise ModelError(f"{path.name}: {tensor} holds {dtype} numbers: give weights that are not quantized, in {', '.join(PLAIN)}")
         if found != shape:
             raise ModelError(
                 f"{path.name}: {tensor} has the shape {list(found)}, config.json asks for {list(shape)}: they do not belong together"
@@ -131,12 +144,12 @@ class Source:
 
 def inputs_of(source: Source, path: Path) -> tuple[str, tuple[int, ...]]:
     """(name, shape) of the tensor that a file of inputs offers the model. Raises ModelError when it has none that fits."""
+    config, wanted = source.config, "pixel_values" if source.config.family == "vit" else "input_ids"
     with opened(path, "np") as file:
         there = set(file.keys())
-        name = next((name for name in INPUTS if name in there), "")
+        name = next((name for name in ("hidden_states", wanted) if name in there), "")
         shape = tuple(file.get_slice(name).get_shape()) if name else ()
-    config, wanted = source.config, "pixel_values" if source.config.family == "vit" else "input_ids"
-    if name not in (wanted, "hidden_states"):
+    if not name:
         raise ModelError(f"--inputs {path.name}: holds no {wanted} and no hidden_states, which a model of type {config.model_type} takes")
     if len(shape) != INPUTS[name] or not all(shape):
         raise ModelError(f"--inputs {path.name}: {name} has the shape {list(shape)}, but must have {INPUTS[name]} axes, sequences first")
@@ -168,21 +181,34 @@ def opened(path: Path, framework: str, device: str = "cpu") -> Iterator[Any]:
 
 def at(model: Path | None, weights: Path | None = None, inputs: Path | None = None) -> Source:
     """What lies in a model's directory (default: that of the weights). Every byte of it is read once, for the digest. Raises ModelError."""
-    if model is None and weights is None:
-        raise ModelError("--inputs goes with --model: a file of inputs says nothing of a model")
-    folder = (model if model is not None else weights.parent).resolve()  # type: ignore[union-attr]
+    if model is None:
+        if weights is None:
+            raise ModelError("--inputs goes with --model: a file of inputs says nothing of a model")
+        _require_file("--weights", weights)
+        model = weights.parent
+    folder = Path.cwd() / model  # not resolved whole: a link keeps its own name
     source = _found(folder, weights, inputs)
-    return Source(**{**vars(source), "digest": _digest(source)}) if source.files else source
+    return Source(**{**vars(source), "digest": digest_of(source)}) if source.files else source
 
 
 def _found(folder: Path, weights: Path | None, inputs: Path | None) -> Source:
     config = read(folder)
-    name = re.sub(r"[^\w.+-]+", "-", folder.name) or "model"
+    # an account's name is nobody's business
+    name = "model" if folder.resolve() == Path.home() else re.sub(r"[^\w.+-]+", "-", _named(folder)) or "model"
     for option, path in (("--weights", weights), ("--inputs", inputs)):
-        if path is not None and not path.is_file():
-            raise ModelError(f"{option} {path.name}: there is no such file: give a file in safetensors format")
+        if path is not None:
+            _require_file(option, path)
     files = _tensors(folder, weights)
     return Source(name=name, folder=folder, config=config, files=files, prefix=_prefix(name, config, files), weights=weights, inputs=inputs)
+
+
+def _named(folder: Path) -> str:
+    return folder.resolve().name if folder.name == ".." else folder.name
+
+
+def _require_file(option: str, path: Path) -> None:
+    if not path.is_file():
+        raise ModelError(f"{option} {path.name}: there is no such file: give a file in safetensors format")
 
 
 def _tensors(folder: Path, weights: Path | None) -> dict[str, Path]:
@@ -190,10 +216,10 @@ def _tensors(folder: Path, weights: Path | None) -> dict[str, Path]:
     index = folder / INDEX
     if weights is None and index.is_file():
         try:
-            mapped = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-        except (OSError, ValueError, KeyError, TypeError):
+            mapped = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
+        except (OSError, msgspec.MsgspecError):
             raise ModelError(f"{INDEX} cannot be read: it must map tensors to files, as transformers writes it") from None
-        for file in sorted({str(name) for name in mapped.values()}):
+        for file in sorted(set(mapped.values())):
             if Path(file).name != file or not (folder / file).is_file():
                 raise ModelError(f"{INDEX} names {Path(file).name}, which is not in the directory: give all files of the weights")
         return {tensor: folder / file for tensor, file in mapped.items()}
@@ -220,28 +246,6 @@ def _prefix(name: str, config: Config, files: Mapping[str, Path]) -> str:
     return found[0]
 
 
-def _read_files(source: Source) -> list[Path]:
-    """Everything that numbers come from, in one order."""
-    extra = [source.inputs] if source.inputs is not None else []
-    return [source.folder / "config.json", *sorted(set(source.files.values())), *extra]
-
-
-def _digest(source: Source) -> str:
-    found = hashlib.sha256()
-    for path in _read_files(source):
-        try:
-            with path.open("rb") as file:
-                found.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise ModelError(f"{path.name} cannot be read ({error.strerror})") from None
-    return found.hexdigest()
-
-
-def _stamps(source: Source) -> list[list[int]]:
-    """Size and time of change of every file: they tell cheaply that none was replaced since the digest was taken."""
-    return [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in _read_files(source))]
-
-
 @contextmanager
 def offered(source: Source | None) -> Iterator[None]:
     """Inside, this process and those that it starts find the model's files."""
@@ -250,7 +254,7 @@ def offered(source: Source | None) -> Iterator[None]:
         places = {
             name: None if path is None else str(path.resolve()) for name, path in (("weights", source.weights), ("inputs", source.inputs))
         }
-        os.environ[VARIABLE] = json.dumps({"folder": str(source.folder), **places, "digest": source.digest, "stamps": _stamps(source)})
+        os.environ[VARIABLE] = json.dumps({"folder": str(source.folder), **places, "digest": source.digest, "stamps": stamps_of(source)})
     else:
         os.environ.pop(VARIABLE, None)
     try:
@@ -279,6 +283,6 @@ def _of_environment(text: str) -> Source:
     told = json.loads(text)
     weights, inputs = (None if told[name] is None else Path(told[name]) for name in ("weights", "inputs"))
     source = _found(Path(told["folder"]), weights, inputs)
-    if _stamps(source) != told["stamps"]:
+    if stamps_of(source) != told["stamps"]:
         raise ModelError(f"the files of {source.name} have changed since the run was planned: start it again")
     return Source(**{**vars(source), "digest": told["digest"]})

@@ -123,15 +123,14 @@ def onnx_nodes(*required: str) -> Judge:
     return judge
 
 
-def integer_products(count: Counted, *, on_cuda: Counted | None = None, beside: int = 0) -> Judge:
-    """Integers were multiplied so often (`count`, or `on_cuda` there), and floating-point matrices at most `beside` times.
+def integer_products(count: Counted, *, beside: int = 0) -> Judge:
+    """Integers were multiplied so often, and floating-point matrices at most `beside` times.
 
     On a CPU nodes of ONNX Runtime, on a GPU torch._int_mm. Attentions are not counted.
     """
 
     def judge(problem: Any, setup: Setup, trace: Trace) -> str:
-        wanted = count if on_cuda is None or setup.device.type != "cuda" else on_cuda
-        wanted = wanted if isinstance(wanted, int) else wanted(problem)
+        wanted = count if isinstance(count, int) else count(problem)
         if setup.device.type == "cuda":
             integers = {name: number for name, number in trace.operators.items() if name == "aten::_int_mm"}
             others = {name: trace.operators[name] for name in FLOAT_PRODUCTS if name in trace.operators}

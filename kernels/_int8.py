@@ -73,11 +73,6 @@ def rounded_per_tensor(x: torch.Tensor) -> torch.Tensor:
     return (((x / scale).round() + zero).clamp(0, 255) - zero) * scale
 
 
-def rounded_like(device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What kernels on that device do to activations: ONNX Runtime's way on a CPU, `int8_linear`'s on a GPU."""
-    return rounded_per_tensor if device.type == "cpu" else rounded_per_token
-
-
 def weight_levels(device: torch.device) -> int:
     """How many levels weights may have for the products of ONNX Runtime, or of torch._int_mm on a GPU, to be exact here.
 

@@ -85,7 +85,7 @@ def percent(share: float) -> str:
     if share < NOTHING:
         return "0 %"
     if 0.995 <= share < 1:
-        return "99.9 %" if share < 0.9995 else "> 99.9 %"
+        return f"{math.floor(share * 1000) / 10:.1f} %" if share < 0.9995 else "> 99.9 %"
     return f"{digits(share * 100, 2)} %"
 
 

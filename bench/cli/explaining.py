@@ -90,7 +90,7 @@ def _layer(model: Path | None, weights: Path | None, inputs: Path | None, layer:
     """The model with one of its layers."""
     from dataclasses import replace
 
-    chosen = named.model(model, weights, inputs, layer)
+    chosen = named.model(model, weights, inputs, layer, "--layer")
     if chosen is None or layer is not None:
         return chosen
     return replace(chosen, layers=(chosen.source.config.layers // 2,))

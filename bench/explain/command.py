@@ -56,6 +56,7 @@ class Asked:
 def explain(asked: Asked, stop: Callable[[], bool] = lambda: False, say: Callable[[str], None] = lambda _: None) -> Explanation:
     """Run the kernels and compare their attention with the exact one. Raises UsageError, ModelError, KernelFileError or DeviceError."""
     launch.require_torch()
+    launch.usable_threads(asked.threads, asked.seed)
     device = environment.choose(asked.device)
     kernels = registry.load(asked.load)
     attention = {name: kernel for name, kernel in kernels.items() if kernel.operator == "attention"}

@@ -62,14 +62,15 @@ def distance(got: torch.Tensor, exact: torch.Tensor) -> Distance:
 def worst_place(got: torch.Tensor, right: torch.Tensor, rows: torch.Tensor | None = None) -> str:
     """Where the largest error lies, and both numbers: "batch 0, head 3, row 128, feature 5: expected 0.25, got 0.5".
 
-    `rows` are the positions on the sequence axis that the tensors' rows stand for, where they are not all; a vector has none.
+    `rows` are the positions that the tensors' rows stand for, where they are not all; the numbers of a vector are its rows.
     """
     error = (got.double() - right).abs()
     flat = int(torch.where(error.isnan(), torch.inf, error).argmax())
     index = [int(i) for i in np.unravel_index(flat, tuple(error.shape))]
     wanted, found = float(right[tuple(index)]), float(got[tuple(index)])
-    if rows is not None and len(index) > 1:
-        index[-2] = int(rows[index[-2]])
+    if rows is not None:
+        axis = max(len(index) - 2, 0)
+        index[axis] = int(rows[index[axis]])
     names = AXES.get(len(index), tuple(f"axis {i}" for i in range(len(index))))
     place = ", ".join(f"{name} {i}" for name, i in zip(names, index, strict=True))
     return f"{place}: expected {wanted:.6g}, got {found:.6g}"

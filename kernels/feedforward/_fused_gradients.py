@@ -28,7 +28,8 @@ def forward_backward(
 ) -> Gradients:
     """One forward pass, which keeps what the matrices saw and gave, and the gradients for `inputs.grad`.
 
-    `joined`: W1 and its bias, interleaved with the gate's if there is one. Sums over tokens are taken in float32, in a fixed order.
+    `joined`: W1 and its bias, interleaved with the gate's if there is one. Over tokens, sums for biases and the norm are taken in
+    float32 in a fixed order, those for matrices as cuBLAS takes them.
     """
     assert inputs.grad is not None
     x, grad = (_rows(tensor, problem.dim) for tensor in (inputs.x, inputs.grad))

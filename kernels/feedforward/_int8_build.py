@@ -12,7 +12,7 @@ import torch
 
 from .._cards import Card
 from .._identity import integer_products, triton_kernels
-from .._int8 import rounded_like, rounded_per_token, weight_levels
+from .._int8 import rounded_per_tensor, rounded_per_token, weight_levels
 from .._onnxgraph import Graph
 from ..registry import Device, Run, Setup, Trace
 from . import _int8_code, _int8_device, _int8_tuning
@@ -35,7 +35,7 @@ def levels(device: torch.device) -> int:
 def claim_for(problem: FeedForward, weights: FeedForwardWeights, inputs: FeedForwardInputs, device: torch.device) -> torch.Tensor:
     """The network in float64 on these weights, rounded, with activations rounded as the kernel does."""
     if device.type == "cpu":
-        return claimed(problem, weights, inputs, levels(device), rounded_like(device))
+        return claimed(problem, weights, inputs, levels(device), rounded_per_tensor)
     return claim_on_device(problem, weights, inputs, levels(device))
 
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F  # noqa: N812
 import triton
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from .._cards import H100, Card
 from .._int8 import Int8Weight
 from . import _int8_tiles as cuts
+from ._fused_triton import card_of
 from ._int8_tiles import Tiles
 from ._int8_triton import linear_int8_kernel, quantize_kernel
 
@@ -19,11 +19,6 @@ def padded(weight: Int8Weight) -> Int8Weight:
     """The matrix with rows filled up with zeros, as the kernels read it: values int8 [N, W], W a multiple of 128."""
     columns = weight.values.shape[1]
     return Int8Weight(F.pad(weight.values, (0, cuts.row_bytes(columns) - columns)).contiguous(), weight.scales.contiguous())
-
-
-def card_of(device: torch.device) -> Card:
-    """The card; an H100 for tensors on a CPU, where Triton's interpreter runs."""
-    return Card.of(device) if device.type == "cuda" else H100
 
 
 def quantize_rows(

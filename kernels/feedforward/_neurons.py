@@ -31,7 +31,7 @@ def by_activations(problem: FeedForward, setup: Setup) -> torch.Tensor:
     weights by the norm of what they are multiplied with, a forward pass is all it takes. Neurons that were silent throughout, as
     those of a ReLU are over few tokens, rank by their weights.
     """
-    _, hidden = operand_norms(problem, setup.weights, setup.calibration)
+    _, hidden = operand_norms(problem, setup.weights, setup.calibration or problem.inputs(setup.seed, setup.device))
     added = hidden * torch.linalg.vector_norm(setup.weights.w2.double(), dim=0)
     sizes = by_weights(problem, setup).double()
     scores: torch.Tensor = added + TIE * added.max() * sizes / sizes.max().clamp(min=TIE)

@@ -34,7 +34,7 @@ def by_weights(problem: FeedForward, setup: Setup) -> tuple[torch.Tensor, torch.
 
 def by_activations(problem: FeedForward, setup: Setup) -> tuple[torch.Tensor, torch.Tensor]:
     """A weight counts as its size times the norm of what it meets over the calibration inputs: Wanda, arXiv 2306.11695."""
-    return operand_norms(problem, setup.weights, setup.calibration)
+    return operand_norms(problem, setup.weights, setup.calibration or problem.inputs(setup.seed, setup.device))
 
 
 def two_of_four(scores: torch.Tensor) -> torch.Tensor:

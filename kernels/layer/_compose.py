@@ -66,23 +66,9 @@ def composed(
 def build_network(kernel: Kernel, problem: Layer, setup: Setup, weights: LayerWeights) -> Callable[[torch.Tensor], torch.Tensor]:
     """The feed-forward network of a layer, with its residual, and with its norm where that comes first.
 
-    It is calibrated with what reaches it when the layer is given its calibration inputs.
+    Its calibration inputs are of its own: those of the layer are not what reaches it.
     """
     network = problem.feedforward_of(weights.w1.shape[0])
-    calibration = FeedForwardInputs(x=reaching_network(problem, setup)) if setup.calibration is not None else None
+    calibration = network.inputs(setup.seed, setup.device)
     feed = kernel.build(network, replace(setup, weights=problem.network(weights), calibration=calibration))
     return lambda z: feed(FeedForwardInputs(x=z))
-
-
-def reaching_network(problem: Layer, setup: Setup) -> torch.Tensor:
-    """[batch, seq_len, dim]: what the network of the exact layer is given for the calibration inputs."""
-    given: list[torch.Tensor] = []
-    plain = problem.at(None)
-
-    def feed(z: torch.Tensor) -> torch.Tensor:
-        given.append(z)
-        return z
-
-    with torch.no_grad():
-        plain.formula(setup.calibration, setup.weights, attend=plain.attention.naive, feed=feed)
-    return given[0]

@@ -11,7 +11,7 @@ from .._identity import triton_kernels
 from ..attention import fused as attention
 from ..attention._precision import precision
 from ..feedforward import fused as feedforward
-from ..registry import Setup, Trace, kernel
+from ..registry import Device, Setup, Trace, kernel
 from . import _rotary_code
 from ._compose import build_attention, build_network, part, refusal_of
 from ._on_device import Parts, launched
@@ -45,12 +45,19 @@ def device_code(capability: tuple[int, int]) -> Iterator[Configuration]:
 ATTENTION, FEEDFORWARD = part("attention/fused"), part("feedforward/fused")
 
 
+def refusal(problem: Layer, device: Device) -> str | None:
+    """What its parts do not take; and norms too wide for registers, wherever they stand."""
+    if problem.dim > feedforward.WIDEST_NORM:
+        return f"its norms take rows of up to {feedforward.WIDEST_NORM} numbers, not {problem.dim}"
+    return refusal_of(ATTENTION, FEEDFORWARD)(problem, device)
+
+
 @kernel(
     Layer,
     devices=("cuda",),
     accepts=EVERYTHING,
     requires=("triton",),
-    refuses=refusal_of(ATTENTION, FEEDFORWARD),
+    refuses=refusal,
     identified=ran,
     device_code=device_code,
 )

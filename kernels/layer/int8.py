@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._identity import integer_products, triton_kernels
-from .._int8 import Int8Weight, quantized, rounded_like, rounded_per_token
+from .._int8 import Int8Weight, quantized, rounded_per_tensor, rounded_per_token
+from ..attention import fused as attention
 from ..feedforward import _int8_build as feedforward
 from ..feedforward import _int8_device
 from ..feedforward._int8_network import Matrices as NetworkMatrices
@@ -66,7 +67,7 @@ def claim(problem: Layer, setup: Setup, inputs: LayerInputs) -> torch.Tensor:
     """The layer in float64 on rounded weights, with what meets a weight matrix rounded as the kernel does."""
     weights = Matrices.of(setup.weights, feedforward.levels(setup.device)).dequantized(setup.weights)
     if setup.device.type == "cpu":
-        return problem.rounded_reference(inputs, weights, rounded_like(setup.device))
+        return problem.rounded_reference(inputs, weights, rounded_per_tensor)
     return claim_on_device(problem, weights, inputs)
 
 
@@ -91,7 +92,9 @@ def ran(problem: Layer, setup: Setup, trace: Trace) -> str:
     """The judge of its identity: integer products, and on a GPU no others of torch beside them."""
     if setup.device.type == "cpu":
         return integer_products(6 + problem.gated)(problem, setup, trace)  # q, k and v are apart in the graph
-    return triton_kernels(*_int8_device.KERNELS, alone=True)(problem, setup, trace)
+    turned = ("rotate_kernel",) if problem.rope_theta else ()
+    names = (*_int8_device.KERNELS, attention.device_kernel(problem.attention), *turned)
+    return triton_kernels(*names, alone=True)(problem, setup, trace)
 
 
 @kernel(
@@ -126,7 +129,8 @@ def linears(problem: Layer, integers: Matrices, weights: LayerWeights, g: Graph)
 
 def on_device(problem: Layer, setup: Setup, integers: Matrices) -> Run:
     """The run on our Triton kernels; in Triton's interpreter on a CPU."""
-    from ..feedforward._int8_launch import card_of, linear_int8, padded, quantize_rows
+    from ..feedforward._fused_triton import card_of
+    from ..feedforward._int8_launch import linear_int8, padded, quantize_rows
 
     weights: LayerWeights = setup.weights.map(torch.Tensor.contiguous)
     w_qkv, w_out = (padded(integers.by_name[name]) for name in ("w_qkv", "w_out"))

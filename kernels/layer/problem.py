@@ -93,7 +93,7 @@ class Layer(Problem):
 
     def fields(self) -> dict[str, Any]:
         """As everywhere, less the numbers of key heads and of features per head where they follow from others."""
-        usual = {"kv_heads": self.heads, "head_dim": self.dim // self.heads}
+        usual = {"kv_heads": self.heads, "head_dim": self.dim / self.heads}
         return {name: value for name, value in super().fields().items() if value != usual.get(name)}
 
     @property

@@ -57,6 +57,6 @@ def flops_left(problem: Layer) -> int:
     identified=fewer_products(flops_left),
 )
 def pruned(problem: Layer, setup: Setup) -> Run:
-    """Keeps half of the heads and of the hidden neurons, those with the largest weights, in smaller matrices."""
+    """Keeps half of the heads (in whole groups, at least one) and of the hidden neurons, those with the largest weights."""
     weights = pruned_weights(problem, setup.weights)
     return holding(composed(problem, setup, ATTENTION, FEEDFORWARD, weights), *weights.tensors().values())

@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from kerneldyno.bench import journal, models, options
 from kerneldyno.bench.models import ModelError
@@ -87,6 +89,32 @@ def test_files_that_do_not_belong_together_are_refused_in_a_sentence(small_model
     )
 
 
+def test_codes_of_quantized_weights_are_no_weights(small_models: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    (tmp_path / "config.json").write_bytes((small_models / "bert-small" / "config.json").read_bytes())
+    tensors = load_file(small_models / "bert-small" / "model.safetensors")
+    save_file({name: tensor.to(torch.int8) for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match="holds I8 numbers: give weights that are not quantized"):
+        models.chosen(tmp_path, None, None, ())
+
+
+def test_names_are_those_that_were_given_and_never_an_account(small_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bert").symlink_to(small_models / "bert-small")
+    found = models.chosen(tmp_path / "bert", None, None, ())
+    assert found is not None
+    assert found.source.name == "bert"
+    monkeypatch.setattr(Path, "home", lambda: small_models / "bert-small")
+    found = models.chosen(None, small_models / "bert-small" / "model.safetensors", None, ())
+    assert found is not None
+    assert found.source.name == "model"
+
+
+def test_a_run_of_early_layers_is_resumed_without_the_others() -> None:
+    problems = [{"given": f"bert/{layer}@123456789abc"} for layer in (10, 2, 2)] + [{}]
+    assert models.layers_of(SimpleNamespace(problem=problem) for problem in problems) == ("2", "10")
+
+
 def test_an_index_that_names_what_is_not_there(small_models: Path, tmp_path: Path) -> None:
     for path in (small_models / "llama-small").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -99,12 +127,16 @@ def test_an_index_that_names_what_is_not_there(small_models: Path, tmp_path: Pat
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
     with pytest.raises(ModelError, match="names passwd, which is not in the directory"):
         models.chosen(tmp_path, None, None, ())
+    index.write_text(json.dumps({"weight_map": {"a": 1}}))
+    with pytest.raises(ModelError, match="cannot be read: it must map tensors to files"):
+        models.chosen(tmp_path, None, None, ())
     index.write_text("[]")
     with pytest.raises(ModelError, match="cannot be read: it must map tensors to files"):
         models.chosen(tmp_path, None, None, ())
 
 
 def test_paths_of_a_model_stay_out_of_the_record() -> None:
+    assert options.without_paths(["explain", "--json", "/a/b/c.json"]) == ["explain", "--json", "c.json"]
     words = ["run", "--model", "/a/b/bert", "--weights=/c/d.safetensors", "--inputs", "e/f.safetensors"]
     assert options.without_paths(words) == ["run", "--model", "bert", "--weights=d.safetensors", "--inputs", "f.safetensors"]
 

@@ -55,6 +55,7 @@ def test_a_vit_looks_at_all_of_an_image_and_deit_has_a_token_more() -> None:
 
 def test_a_window_that_is_there_and_one_that_is_not_used() -> None:
     assert configs.parsed({**LLAMA, "model_type": "mistral", "sliding_window": 4096}).window == 4096
+    assert configs.parsed({**LLAMA, "model_type": "mistral", "sliding_window": 128}).usual_length == 128
     assert configs.parsed({**LLAMA, "model_type": "mistral", "sliding_window": None}).window == 0
     assert configs.parsed({**LLAMA, "model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": False}).window == 0
 
@@ -69,6 +70,9 @@ def test_a_window_that_is_there_and_one_that_is_not_used() -> None:
         ({"hidden_size": 770}, "hidden_size 770 cannot be split among 12 heads"),
         ({"num_key_value_heads": 5}, "12 heads cannot share 5 key-value heads"),
         ({"hidden_act": "mish"}, "hidden_act 'mish' is not known here"),
+        ({"hidden_act": ["gelu"]}, r"hidden_act \['gelu'\] is not known here"),
+        ({"hidden_size": 100, "num_attention_heads": 3, "head_dim": None}, "hidden_size 100 cannot be split among 3 heads"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "weights must be plain numbers"),
         ({"layer_norm_eps": 0}, "layer_norm_eps 0 is impossible"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key' is not supported"),
         ({"is_decoder": True}, "is_decoder True is not supported"),

@@ -114,7 +114,7 @@ def test_integer_products_on_a_cpu() -> None:
 
 
 def test_integer_products_on_a_gpu() -> None:
-    judge = judges.integer_products(6, on_cuda=lambda problem: problem.count)
+    judge = judges.integer_products(lambda problem: problem.count)
     problem = SimpleNamespace(count=4)
     attention = {"aten::scaled_dot_product_attention": 1, "aten::bmm": 2}
     assert judge(problem, CUDA, Trace({"aten::_int_mm": 4, **attention})) == "integer products: aten::_int_mm ×4"

@@ -44,7 +44,15 @@ def test_sentences_say_what_one_sees() -> None:
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0, "0 %"), (1e-7, "0 %"), (0.00034, "0.034 %"), (0.12, "12 %"), (0.9999, "> 99.9 %"), (0.997, "99.9 %"), (1, "100 %")],
+    [
+        (0, "0 %"),
+        (1e-7, "0 %"),
+        (0.00034, "0.034 %"),
+        (0.12, "12 %"),
+        (0.9999, "> 99.9 %"),
+        (0.9956, "99.5 %"),
+        (1, "100 %"),
+    ],
 )
 def test_shares_in_per_cent(share: float, text: str) -> None:
     assert page.percent(share) == text

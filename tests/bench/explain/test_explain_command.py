@@ -93,6 +93,8 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
         ({"axes": {"dim": [8]}}, "--set 'dim' is not a field of attention"),
         ({"heads": ("2",)}, "--heads 2: there are 2 heads: give numbers from 0 to 1"),
         ({"heads": ("x",)}, "--heads x"),
+        ({"threads": 0}, "--threads 0 is impossible here"),
+        ({"seed": 10**20}, "--seed 100000000000000000000 is impossible here"),
         ({"kernels": ("nobody",)}, "matches no kernel"),
     ],
 )

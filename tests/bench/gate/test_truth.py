@@ -94,6 +94,8 @@ def test_places_are_told_by_name():
     got[1, 2, 3, 4] = 0.5
     assert worst_place(got, right) == "batch 1, head 2, row 3, feature 4: expected 0, got 0.5"
     assert worst_place(got, right, torch.tensor([0, 10, 20, 30])).startswith("batch 1, head 2, row 30")
+    vector = torch.tensor([0.0, 0.0, 2.0])
+    assert worst_place(vector, torch.zeros(3, dtype=torch.float64), torch.tensor([7, 8, 9])) == "place 9: expected 0, got 2"
     got[0, 0, 0, 0] = torch.nan
     assert worst_place(got, right).startswith("batch 0, head 0, row 0, feature 0")
 

@@ -242,6 +242,11 @@ def test_a_decoder_layer_says_what_it_is():
     assert problem.flops() == 2 * 8 * (512 * (12 * 64) + 512 * 512 + 3 * 512 * 1024) + 4 * 8 * 64 * 8 * 8 // 2
 
 
+@given(PROBLEMS)
+def test_fields_make_the_same_layer(problem):
+    assert Layer(**problem.fields()) == problem
+
+
 def test_old_layers_keep_their_names():
     fields = {"batch", "seq_len", "dim", "heads", "hidden_dim", "mask", "padding", "dtype", "direction"}
     assert set(Layer(seq_len=8).fields()) == fields
