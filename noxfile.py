@@ -42,7 +42,7 @@ def report(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the test suite: `nox -s tests`, in two processes, or a part of it: `nox -s tests -- tests/bench -k journal`."""
     install(session, "--editable", ".[run,jax,test]")
-    # a file stays in one process, whose tests share what takes long to make; what measures waits for the other process
+    # a file stays in one process, whose tests share what takes long to make
     session.run("pytest", *(session.posargs or TWO_PROCESSES))
 
 
