@@ -14,7 +14,7 @@ nox.needs_version = ">=2024.10"
 
 SOURCES = ("bench", "kernels", "reports", "tests", "noxfile.py")
 PACKAGES = ("kerneldyno.bench", "kerneldyno.kernels", "kerneldyno.reports")
-TWO_PROCESSES = ("-n", "2", "--dist", "loadfile")
+TWO_PROCESSES = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 CONSTRAINTS = str(Path(__file__).with_name("constraints.txt"))
 
 
@@ -42,7 +42,7 @@ def report(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the test suite: `nox -s tests`, in two processes, or a part of it: `nox -s tests -- tests/bench -k journal`."""
     install(session, "--editable", ".[run,jax,test]")
-    # a file stays in one process, whose tests share what takes long to make
+    # a file stays in one process, whose tests share what takes long to make; in their own order, since few tests may take long
     session.run("pytest", *(session.posargs or TWO_PROCESSES))
 
 

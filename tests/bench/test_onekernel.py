@@ -50,7 +50,7 @@ def test_a_problem_object_is_taken_as_it_is():
         ("attention/sdpa", {"batch": 0}, "attention: batch"),
         ("attention/sdpa", {"batch": "two"}, "attention: batch"),
         ("attention/sdpa", {"dtype": "float8"}, "float8"),
-        ("feedforward/eager", {"direction": "backward"}, "direction"),
+        ("layer/eager", {"direction": "backward"}, "direction"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(kernel, problem, message):

@@ -20,6 +20,13 @@ TINY = 'TINY = {"batch": 1, "heads": 2, "q_len": 32, "head_dim": 16}\n'
 STRICT = ("-p", "no:cacheprovider", "-W", "error", "-ra", "--strict-markers")
 
 
+@pytest.fixture(autouse=True)
+def _not_a_process_of_a_parallel_run(monkeypatch):
+    """What pytest-xdist tells the process that runs these tests is not meant for the sessions that they start."""
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def session(pytester):
     """Runs a session over a test file, with every warning an error."""

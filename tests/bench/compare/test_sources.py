@@ -104,8 +104,10 @@ def test_layers_of_ours_depend_on_the_parts_they_name() -> None:
         composed = {
             "eager": {"attention.eager", "feedforward.eager"},
             "fused": {"attention.fused", "feedforward.fused"},
-            "int8": {"attention.sdpa", "feedforward.int8"},
+            "int8": {"attention.fused", "feedforward.int8"},
             "onnxrt": set(),
+            "onnxrt_fused": set(),
+            "unpadded": set(),
             "encoder": set(),
         }.get(name.removeprefix("layer."), {"attention.sdpa", "feedforward.eager"})
         assert parts == (composed if name.startswith("layer.") else set()), name
