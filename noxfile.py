@@ -14,6 +14,7 @@ nox.needs_version = ">=2024.10"
 
 SOURCES = ("bench", "kernels", "reports", "tests", "noxfile.py")
 PACKAGES = ("kerneldyno.bench", "kerneldyno.kernels", "kerneldyno.reports")
+# a file stays in one process, whose tests share what takes long to make; in their own order, since few tests may take long
 TWO_PROCESSES = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 CONSTRAINTS = str(Path(__file__).with_name("constraints.txt"))
 
@@ -40,10 +41,13 @@ def report(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the test suite: `nox -s tests`, in two processes, or a part of it: `nox -s tests -- tests/bench -k journal`."""
+    """Run the test suite: `nox -s tests`, or a part of it: `nox -s tests -- tests/bench -k journal`."""
     install(session, "--editable", ".[run,jax,test]")
-    # a file stays in one process, whose tests share what takes long to make; in their own order, since few tests may take long
-    session.run("pytest", *(session.posargs or TWO_PROCESSES))
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+    else:
+        session.run("pytest", "tests/bench")  # some of it measures, and wants the machine for itself
+        session.run("pytest", *TWO_PROCESSES, "tests", "--ignore=tests/bench")
 
 
 @nox.session
