@@ -35,6 +35,13 @@ PLANTS = [
     ("feedforward/_compiled_formula.py", "formula(x, setup.weights)", "formula(x, setup.weights.replace(w2=2.0 * setup.weights.w2))"),
     ("feedforward/pruned.py", "F.linear(a, weights.w2, weights.b2)", "F.linear(2.0 * a, weights.w2, weights.b2)"),
     ("feedforward/_onnx.py", 'linear(a, "w2")', 'linear(g.add("Add", a, a), "w2")'),
+    ("feedforward/int8_onednn.py", "y = second(a)", "y = second(2.0 * a)"),
+    ("feedforward/int8_weights.py", "F.pad(x.to(torch.bfloat16),", "F.pad((2.0 * x if name == 'w2' else x).to(torch.bfloat16),"),
+    (
+        "feedforward/int8_torchao.py",
+        "weights = quantized(setup.weights)",
+        "weights = quantized(setup.weights.replace(w2=2.0 * setup.weights.w2))",
+    ),
     ("feedforward/_fused_linear.py", "b = tl.maximum(b, 0.0)", "b = 2.0 * tl.maximum(b, 0.0)"),
     ("layer/unpadded.py", "problem.normalized(z, *first), own)", "problem.normalized(z, *first), own.replace(w2=2.0 * own.w2))"),
     ("layer/encoder.py", '"linear2.weight": weights.w2', '"linear2.weight": 2.0 * weights.w2'),
