@@ -55,7 +55,7 @@ OLD_ENDINGS = {".weight": ".gamma", ".bias": ".beta"}
 PLAIN = ("F64", "F32", "F16", "BF16")
 """What safetensors calls the types of numbers that are weights as they stand."""
 INPUTS = {"hidden_states": 3, "pixel_values": 4, "input_ids": 2}
-"""Tensors that a file of inputs may hold, the first found is taken, and how many axes each has."""
+"""Tensors that a file of inputs may hold, and how many axes each has."""
 
 
 class _Index(msgspec.Struct, frozen=True):

@@ -59,10 +59,10 @@ class Tiles:
         words += [f"{self.aim} resident"] if self.aim != 2 else []
         return ", ".join(words)
 
-    def shared_bytes(self, item_bytes: int, *, gated: bool = False) -> int:
-        """What the stages of x and of the matrix, or of the two of a gate that are apart, take; by TMA, the epilogue's tile, too."""
+    def shared_bytes(self, item_bytes: int) -> int:
+        """What the stages of x and of the matrix take; by TMA, the epilogue's tile, too."""
         epilogue = 2 * self.bt * self.bn // self.subtile * item_bytes if self.tma else 0
-        return self.stages * self.bk * (self.bt + self.bn * (2 if gated else 1)) * item_bytes + epilogue
+        return self.stages * self.bk * (self.bt + self.bn) * item_bytes + epilogue
 
 
 Table = dict[int, tuple[Tiles, ...]]

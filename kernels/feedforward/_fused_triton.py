@@ -62,8 +62,6 @@ def linear(
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     *,
-    gate: torch.Tensor | None = None,
-    gate_bias: torch.Tensor | None = None,
     gated: bool = False,
     activation: str = "none",
     residual: torch.Tensor | None = None,
@@ -73,13 +71,10 @@ def linear(
     """x [T, K] through one layer: act(x wᵀ + b) + r, or act(x gᵀ + bg) · (x wᵀ + b) + r; a new tensor [T, N].
 
     `weight` [N, K] and bias [N] are contiguous, the columns of x and residual adjacent. `gated`: weight [2 N, K] and bias [2 N] are
-    `interleaved` with the gate's; with `gate` and `gate_bias` that happens here, in every call. `before` [T, rows of weight] receives
-    x wᵀ + b. Few tokens are worked on by more programs than there are tiles, each of which sums up a part of the inputs in float32;
-    those sums are added in a fixed order. `cut`: None takes the tiles that go with so many tokens.
+    `interleaved` with the gate's. `before` [T, rows of weight] receives x wᵀ + b. Few tokens are worked on by more programs than there
+    are tiles, each of which sums up a part of the inputs in float32; those sums are added in a fixed order. `cut`: None takes the tiles
+    that go with so many tokens.
     """
-    if gate is not None:
-        weight, gated = interleaved(weight, gate), True
-        bias = None if bias is None or gate_bias is None else interleaved(bias, gate_bias)
     (tokens, inputs), rows, card = x.shape, weight.shape[0], card_of(x.device)
     y = torch.empty((tokens, rows // 2 if gated else rows), dtype=x.dtype, device=x.device)
     cut = cut or tiles(tokens, inputs, rows, x.element_size(), card)

@@ -70,8 +70,8 @@ def tiles() -> None:
                 )
                 w, g = w / 10, g / 10
                 before = torch.empty(tokens, outputs * (1 + gated), dtype=dtype)
-                gate_of = {"gate": g, "gate_bias": b} if gated else {}
-                y = _fused_triton.linear(x, w, b, activation="gelu", residual=r, before=before, cut=cut, **gate_of)
+                joined = [_fused_triton.interleaved(w, g), _fused_triton.interleaved(b, b)] if gated else [w, b]
+                y = _fused_triton.linear(x, *joined, gated=gated, activation="gelu", residual=r, before=before, cut=cut)
                 up = x.double() @ w.double().T + b
                 gate_ = x.double() @ g.double().T + b
                 right = (activate("gelu", gate_) * up if gated else activate("gelu", up)) + r

@@ -72,7 +72,10 @@ def attended_by_hand(problem, inputs, qkv, b):
     length = problem.seq_len if inputs.lengths is None else int(inputs.lengths[b])
     size, heads, groups = problem.head_dim, problem.heads, problem.kv_heads
     result = np.zeros((problem.seq_len, heads * size))
-    head_of = lambda start, head: slice((start + head) * size, (start + head + 1) * size)  # noqa: E731
+
+    def head_of(start, head):
+        return slice((start + head) * size, (start + head + 1) * size)
+
     for i in range(problem.seq_len):
         seen = [
             j
