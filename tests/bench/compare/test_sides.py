@@ -73,7 +73,7 @@ def test_classes_are_shared_and_implementations_are_not(revisions: tuple[Path, P
     attention = [f"attention.{name}" for name in ("_blocks", "_drawing", "_inputs", "_paging", "_probes", "_symmetry")]
     presets = ["_attention_presets", "_network_presets", "_shapes", "presets"]
     others = ["feedforward._backward", "layer._probes", "layer._tensors"]
-    given = ["_given", "_given_config", "_given_embeddings", "_given_files"]
+    given = ["_given", "_given_config", "_given_digest", "_given_embeddings", "_given_files"]
     registry = ["_gradients", "_sources", "_standin", "contract", "registry"]
     assert found["shared"] == sorted([*operators, *attention, *presets, *others, *given, *registry])
     assert found["files"] == ["base", "candidate"]
