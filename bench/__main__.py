@@ -5,15 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from . import flags
-from .cli import codegen, comparing, explaining, named, stored, tuning
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from .cli import codegen, comparing, explaining, named, reporting, stored, tuning
 
 EXIT_OK, EXIT_USAGE, EXIT_MISMATCH, EXIT_CASES, EXIT_INTERRUPTED = 0, 2, 3, 5, 130
 EXIT_CODES = """Exit status: 0 all is well · 2 a mistake in what was asked · 3 runs that do not fit together ·
@@ -88,7 +85,7 @@ def run(
         command=shlex.join(["kerneldyno", *options.without_paths(sys.argv[1:])]),
     )
     with launch.stop_on_signals() as stop:
-        raise typer.Exit(_conclude(*launch.launch(chosen, TerminalProgress(_console()), stop)))
+        raise typer.Exit(_conclude(*launch.launch(chosen, TerminalProgress(reporting.console()), stop)))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -137,7 +134,7 @@ def check(
         call_timeout_s=call_timeout,
         model=named.model(model, weights, inputs, layers),
     )
-    console = _console()
+    console = reporting.console()
     with launch.stop_on_signals() as stop:
         plan, measurements, ended = launch.check(chosen, TerminalProgress(console), stop)
     failed = gate_summary(console, plan.cases, measurements)
@@ -173,7 +170,7 @@ def selftest(
 
     sections = options.words(only, "--only")
     with launch.stop_on_signals() as stop:
-        code = command.selftest(_console(), device=device, seed=seed, short=short, only=sections, out=json, blind=blind, stop=stop)
+        code = command.selftest(reporting.console(), device=device, seed=seed, short=short, only=sections, out=json, blind=blind, stop=stop)
     raise typer.Exit(code)
 
 
@@ -184,20 +181,10 @@ def list_(
     """Show devices, presets and kernels, and what does not run here and why."""
     from . import inventory
 
-    inventory.show(_console(), load or [])
+    inventory.show(reporting.console(), load or [])
 
 
-@app.command(epilog=EXIT_CODES)
-def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    plain: Annotated[bool, typer.Option(help="Embed the chart library uncompressed, for browsers without DecompressionStream.")] = False,
-) -> None:
-    """Write results.csv, results.parquet, samples.parquet and report.html of a run again; the files of a comparison likewise."""
-    from . import journal
-
-    if journal.read(run_folder).manifest.comparison is not None:
-        raise typer.Exit(comparing.again(_console(), run_folder, plain=plain))
-    _say_path("report:", _write(run_folder, plain=plain))
+app.command(epilog=EXIT_CODES)(reporting.report)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -208,7 +195,7 @@ def salvage(
     from . import journal
 
     kept = journal.salvage(run_folder)
-    _say_path(f"{kept} records kept: go on with kerneldyno run --resume", run_folder)
+    reporting.say_path(f"{kept} records kept: go on with kerneldyno run --resume", run_folder)
 
 
 def _resumed(folder: Path, load: list[Path], budget: float | None, files: tuple[Path | None, Path | None, Path | None]) -> int:
@@ -219,7 +206,7 @@ def _resumed(folder: Path, load: list[Path], budget: float | None, files: tuple[
     options.refuse_beside_resume(sys.argv)
     model = named.model(*files, ",".join(models.layers_of(journal.read(folder).manifest.cases)) or None) if any(files) else None
     with launch.stop_on_signals() as stop:
-        return _conclude(*launch.resume(folder, load, budget, TerminalProgress(_console()), stop, model))
+        return _conclude(*launch.resume(folder, load, budget, TerminalProgress(reporting.console()), stop, model))
 
 
 def _conclude(folder: Path, ended: str) -> int:
@@ -228,44 +215,15 @@ def _conclude(folder: Path, ended: str) -> int:
 
     from .terminal import summary
 
-    path = _write(folder)
+    path = reporting.write(folder)
     frames = frame.load(folder)
     results = frames.results
-    summary(_console(), results, frames.winners, frames.run.groups)
-    _say_path("report:", path)
+    summary(reporting.console(), results, frames.winners, frames.run.groups)
+    reporting.say_path("report:", path)
     if ended == "interrupted":
         return EXIT_INTERRUPTED
     bad = {"wrong", "failed", "timeout", "invalid"} | ({"missing"} if ended == "finished" else set())
     return EXIT_CASES if results["status"].isin(bad).any() else EXIT_OK
-
-
-def _write(folder: Path, *, plain: bool = False) -> Path:
-    """Derive tables and page from the journal; return the page. Raises UsageError when the folder cannot take them."""
-    from kerneldyno.reports import frame, page
-
-    from .plan import UsageError
-
-    try:
-        frame.write_tables(folder)
-        return page.render(folder, plain=plain)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise UsageError(
-            f"tables and report of {folder} could not be written ({why}): what was measured is kept; make room or give "
-            f"permission, then: kerneldyno report {folder}"
-        ) from error
-
-
-def _say_path(what: str, path: Path) -> None:
-    from rich.markup import escape
-
-    _console().print(f"{what} {escape(str(path))}", soft_wrap=True, highlight=False)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console()
 
 
 def main() -> NoReturn:
