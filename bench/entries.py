@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from .records import Ceilings, Measurement
+from .records import Case, Ceilings, Measurement
 
 
 class Session(msgspec.Struct, frozen=True, tag="session"):
@@ -40,6 +40,14 @@ class FirstLook(msgspec.Struct, frozen=True, tag="look"):
     processes: dict[str, int]
 
 
+class Extended(msgspec.Struct, frozen=True, tag="extended", kw_only=True):
+    """The plan grew while the run went on: these cases belong to it like those of the manifest, which is never rewritten."""
+
+    cases: list[Case]
+    skipped: dict[str, str] = {}
+    """Case id -> why it will not be measured, in a sentence."""
+
+
 class GroupDone(msgspec.Struct, frozen=True, tag="group", kw_only=True):
     """Wall time of one worker process, and where it went: start, build, check, memory, warmup, timing, energy, other."""
 
@@ -55,5 +63,5 @@ class SessionEnd(msgspec.Struct, frozen=True, tag="end", kw_only=True):
     wall_s: float
 
 
-Record = Session | Attempt | Measured | CeilingsFound | FirstLook | GroupDone | SessionEnd
+Record = Session | Attempt | Measured | CeilingsFound | FirstLook | Extended | GroupDone | SessionEnd
 """One line of journal.jsonl."""

@@ -77,9 +77,9 @@ def pytest_benchmark(run: Run) -> tuple[dict[str, Any], list[str]]:
     manifest = run.manifest
     machine_info: dict[str, Any] = {}
     pytest_json.complete(machine_info, [manifest.environment])
-    names = Counter(_name(case) for case in manifest.cases)
+    names = Counter(_name(case) for case in run.cases)
     benchmarks, left_out = [], []
-    for case in manifest.cases:
+    for case in run.cases:
         measurement = run.measurements.get(case.id)
         if measurement is None or measurement.status != "ok" or not measurement.samples_s:
             left_out.append(f"{case.entry} {case.label} ({measurement.status if measurement else 'not measured yet'})")

@@ -29,10 +29,10 @@ from ._run_folder import (
     one_sentence,
     require_empty,
 )
-from .entries import Attempt, CeilingsFound, FirstLook, GroupDone, Measured, Record, Session, SessionEnd
+from .entries import Attempt, CeilingsFound, Extended, FirstLook, GroupDone, Measured, Record, Session, SessionEnd
 from .manifest import Manifest
 from .matching import differences
-from .records import Ceilings, Measurement
+from .records import Case, Ceilings, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,7 @@ __all__ = [
     "Run",
     "RunFolderError",
     "UnstorableError",
+    "encoded",
     "read",
     "salvage",
 ]
@@ -79,6 +80,19 @@ class Run:
     """Case id -> in how many earlier sessions, ended by no orderly stop, it was the last one tried and not measured."""
     unfinished: list[str] = field(default_factory=list)
     """Ids of the cases tried and not yet measured in the last session, the latest last."""
+    added: list[Case] = field(default_factory=list)
+    """The cases that the plan got while the run went on."""
+    added_skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def cases(self) -> list[Case]:
+        """All that belong to the run: those of the manifest, then those that were added."""
+        return [*self.manifest.cases, *self.added]
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Case id -> why it is not measured."""
+        return self.manifest.skipped | self.added_skipped
 
     def note(self, record: Record) -> None:
         """Take in the next record of the journal."""
@@ -94,6 +108,9 @@ class Run:
                 self.ceilings = ceilings
             case FirstLook(processes=processes):
                 self.first_looks = processes
+            case Extended(cases=cases, skipped=skipped):
+                self.added += cases
+                self.added_skipped |= skipped
             case GroupDone():
                 self.groups.append(record)
             case SessionEnd():

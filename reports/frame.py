@@ -65,9 +65,9 @@ def results(run: Run) -> pd.DataFrame:
 
     Only rows whose status is "ok" have numbers in the latency columns and in what follows from them.
     """
-    baselines = {(case.group, case.kernel): case for case in run.manifest.cases}
+    baselines = {(case.group, case.kernel): case for case in run.cases}
     records = []
-    for case in run.manifest.cases:
+    for case in run.cases:
         measurement = run.measurements.get(case.id)
         record = dict.fromkeys(COLUMNS) | _planned(case, run) | _state(measurement, run)
         if measurement is not None:
@@ -77,7 +77,7 @@ def results(run: Run) -> pd.DataFrame:
                 base = baselines.get((case.group, case.baseline))
                 record |= _speedup(case, measurement, run.measurements.get(base.id) if base else None)
         records.append(record)
-    problem_fields = dict.fromkeys(name for case in run.manifest.cases for name in case.problem if name not in COLUMNS)
+    problem_fields = dict.fromkeys(name for case in run.cases for name in case.problem if name not in COLUMNS)
     return _tidy({name: [record.get(name) for record in records] for name in (*COLUMNS, *problem_fields)})
 
 
@@ -101,7 +101,7 @@ def samples(run: Run) -> pd.DataFrame:
             "warm_s": process.warm_samples_s or NAN,
             "cold_s": process.cold_samples_s or NAN,
         }
-        for case in run.manifest.cases
+        for case in run.cases
         if (measurement := run.measurements.get(case.id)) is not None
         for index, process in enumerate(measurement.processes)
     ]

@@ -138,7 +138,7 @@ class History:
         tables = [(run, {row["case"]: row for row in rows(results(run))}) for run in self.runs_of(found)]
         known: dict[str, Row] = {}
         for run, table in tables:
-            own = {name for case in run.manifest.cases for name in case.problem}
+            own = {name for case in run.cases for name in case.problem}
             known |= {case: {name: value for name, value in row.items() if name in PLANNED or name in own} for case, row in table.items()}
         for run, table in tables:
             head = {"created": run.manifest.created, "commit": run.manifest.environment.commit, "run": run.folder}
@@ -190,7 +190,7 @@ def _unfit(run: Run) -> str | None:
     """Why a run that can be read does not belong into a history."""
     if run.manifest.comparison is not None:
         return "is a comparison, whose sides were measured for each other: only runs of `kerneldyno run` are followed"
-    return None if run.manifest.cases else "plans no case: there is nothing to follow in it"
+    return None if run.cases else "plans no case: there is nothing to follow in it"
 
 
 def _run_folders(given: Path) -> Iterator[Path]:

@@ -63,7 +63,7 @@ class Drawing:
 
     def __init__(self, frames: Frames) -> None:
         self.rows = rows(frames.results)
-        self.variants = variants(frames.run.manifest.cases)
+        self.variants = variants(frames.run.cases)
         self.grids = grids(self.rows, self.variants)
         self.looks = looks_of(self.rows)
         self.figures: dict[str, Any] = {}

@@ -28,8 +28,8 @@ def winners(run: Run) -> pd.DataFrame:
     or that the two could not be paired. A kernel alone in its division wins without a runner-up.
     """
     divisions: dict[tuple[str, bool], list[Entry]] = {}
-    everyone = {(case.group, case.kernel): run.measurements.get(case.id) for case in run.manifest.cases}
-    for case in run.manifest.cases:
+    everyone = {(case.group, case.kernel): run.measurements.get(case.id) for case in run.cases}
+    for case in run.cases:
         measurement = run.measurements.get(case.id)
         if measurement is not None and measurement.status == "ok" and measurement.samples_s:
             entry = (case, measurement, stats.latency(measurement.processes).estimate)
