@@ -56,7 +56,7 @@ def _facts(run: Run, others: Sequence[Run]) -> dict[str, str]:
     """Everything that may tell conditions apart, in words."""
     environment = run.manifest.environment
     facts = {"protocol": run.manifest.settings.protocol.name}
-    for name, key, value in _parts(environment):
+    for name, key, value in parts(environment):
         if any(_matters(environment, other.manifest.environment, name, key) for other in others):
             facts[WORDS.get(key or name, key or name)] = _value(name, value)
     if "instructions" in facts:
@@ -65,7 +65,7 @@ def _facts(run: Run, others: Sequence[Run]) -> dict[str, str]:
     return facts
 
 
-def _parts(environment: Environment) -> Iterator[tuple[str, str | None, Any]]:
+def parts(environment: Environment) -> Iterator[tuple[str, str | None, Any]]:
     """(field, key inside it, value): each field of an environment, one by one where it holds several things."""
     for name in environment.__struct_fields__:
         value = getattr(environment, name)
