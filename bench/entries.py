@@ -40,12 +40,10 @@ class FirstLook(msgspec.Struct, frozen=True, tag="look"):
     processes: dict[str, int]
 
 
-class Extended(msgspec.Struct, frozen=True, tag="extended", kw_only=True):
+class Extended(msgspec.Struct, frozen=True, tag="extended"):
     """The plan grew while the run went on: these cases belong to it like those of the manifest, which is never rewritten."""
 
     cases: list[Case]
-    skipped: dict[str, str] = {}
-    """Case id -> why it will not be measured, in a sentence."""
 
 
 class GroupDone(msgspec.Struct, frozen=True, tag="group", kw_only=True):

@@ -82,35 +82,29 @@ class Run:
     """Ids of the cases tried and not yet measured in the last session, the latest last."""
     added: list[Case] = field(default_factory=list)
     """The cases that the plan got while the run went on."""
-    added_skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     def cases(self) -> list[Case]:
         """All that belong to the run: those of the manifest, then those that were added."""
         return [*self.manifest.cases, *self.added]
 
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Case id -> why it is not measured."""
-        return self.manifest.skipped | self.added_skipped
-
     def note(self, record: Record) -> None:
         """Take in the next record of the journal."""
         match record:
-            case Session():  # that another begins is how one knows that the last did not end in an orderly way
-                self._begin_session()
             case Attempt(case=case):
-                self.unfinished = [*(other for other in self.unfinished if other != case), case]
+                if self.unfinished[-1:] != [case]:
+                    self.unfinished = [*(other for other in self.unfinished if other != case), case]
             case Measured(measurement=measurement):
                 self.measurements[measurement.case] = measurement
                 self.unfinished = [other for other in self.unfinished if other != measurement.case]
+            case Session():  # that another begins is how one knows that the last did not end in an orderly way
+                self._begin_session()
             case CeilingsFound(ceilings=ceilings):
                 self.ceilings = ceilings
             case FirstLook(processes=processes):
                 self.first_looks = processes
-            case Extended(cases=cases, skipped=skipped):
+            case Extended(cases=cases):
                 self.added += cases
-                self.added_skipped |= skipped
             case GroupDone():
                 self.groups.append(record)
             case SessionEnd():
@@ -173,8 +167,8 @@ class Journal:
                     "resume it as it was begun, or begin anew with --out and another folder"
                 )
             held.enter_context(locked(folder, "--resume"))
-            run, whole = _replayed(folder, stored)
-            return cls(folder, run, sum(len(line) for line in whole.lines), held.pop_all())
+            run, found = _replayed(folder, stored)
+            return cls(folder, run, found.stretches[-1].stop if found.stretches else 0, held.pop_all())
 
     def append(self, record: Record) -> None:
         """Write one record; when this returns, it is on the disk.
@@ -239,8 +233,8 @@ def salvage(folder: Path) -> int:
             if found.faults:
                 number = 1 + len(list(folder.glob("damaged-*.jsonl")))
                 replace_file(folder / f"damaged-{number}.jsonl", data)
-                replace_file(folder / JOURNAL, b"".join(found.lines))
-            return len(found.lines)
+                replace_file(folder / JOURNAL, b"".join(data[stretch] for stretch in found.stretches))
+            return len(found.records)
 
 
 def _replayed(folder: Path, manifest: Manifest) -> tuple[Run, Scan]:
@@ -251,7 +245,7 @@ def _replayed(folder: Path, manifest: Manifest) -> tuple[Run, Scan]:
         more = f", and so are {len(found.faults) - 1} more" if len(found.faults) > 1 else ""
         raise CorruptRunError(
             f"line {fault.line} of {JOURNAL} in {folder} is damaged ({fault.reason}){more}: "
-            f"`kerneldyno salvage {folder}` keeps the {len(found.lines)} good ones"
+            f"`kerneldyno salvage {folder}` keeps the {len(found.records)} good ones"
         )
     run = Run(folder.resolve().name, manifest)
     for record in found.records:

@@ -5,28 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kerneldyno.bench.variants import Variant, variants
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kerneldyno.bench.records import Case
+__all__ = ["Columns", "Grid", "Row", "Variant", "grids", "titles", "variants"]
 
-LENGTHS = ("seq_len", "q_len", "kv_len")
 SHORT_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 WORDS = {("causal", False): "not causal", ("direction", "backward"): "forward + backward"}
 COLUMNS_PER_GRID = 12
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Problems of one operator on one device that differ in batch and sequence length only."""
-
-    operator: str
-    device: str
-    dtype: str
-    fields: tuple[tuple[str, Any], ...]
-    """The other fields, those with a length that is not the sequence axis included."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +45,6 @@ class Grid:
     @property
     def width(self) -> int:
         return sum(len(columns.shapes) for columns in self.columns)
-
-
-def variants(cases: Iterable[Case]) -> dict[str, Variant]:
-    """The variant of each case, by case id."""
-    return {case.id: _variant(case) for case in cases}
 
 
 def titles(found: Iterable[Variant]) -> tuple[dict[Variant, str], str]:
@@ -98,15 +83,6 @@ def grids(rows: Sequence[Row], by_case: Mapping[str, Variant]) -> list[Grid]:
             grid.kernels = list(dict.fromkeys([*grid.kernels, *(row["kernel"] for row in inside)]))
             grid.cells |= {(row["kernel"], columns.title, row["batch"], row["seq_len"]): row for row in inside}
     return made
-
-
-def _variant(case: Case) -> Variant:
-    leave = {"batch", "dtype"} | {name for name in LENGTHS if case.problem.get(name) == case.seq_len}
-    if case.problem.get("kv_heads") == case.problem.get("heads"):
-        leave.add("kv_heads")
-    fields = {"direction": case.direction} | {name: value for name, value in case.problem.items() if name not in leave}
-    plain = tuple((name, value if isinstance(value, str | int | float | bool | None) else str(value)) for name, value in fields.items())
-    return Variant(case.operator, case.device, case.dtype, plain)
 
 
 def _facts(variant: Variant) -> dict[str, Any]:

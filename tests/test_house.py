@@ -25,7 +25,7 @@ MOST_LINES = 300
 LONGER: dict[str, int] = {}
 MOST_FUNCTION_LINES = 60
 
-PLAIN = ("records", "manifest", "comparison", "verdict", "entries", "stats", "journal", "explanation")
+PLAIN = ("records", "manifest", "comparison", "verdict", "entries", "stats", "journal", "explanation", "variants", "crossings")
 FOR_REPORTS = {f"kerneldyno.bench.{name}" for name in PLAIN}
 DECIDING = {f"kerneldyno.bench.compare.{name}" for name in ("decide", "pairs", "quantities", "verdicts", "outcome", "stored")}
 READING = {f"kerneldyno.bench.compare.{name}" for name in ("sources", "registrations", "alone")}

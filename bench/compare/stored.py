@@ -97,7 +97,7 @@ def _require_alike(one: Run, other: Run, *, strict: bool) -> None:
 
 def _cells(one: Run, other: Run) -> tuple[dict[str, Case], list[Cell]]:
     """The cases by id, the candidate's under ids of their own, and the cells that both runs make up."""
-    old, new = ({case.id: case for case in run.manifest.cases} for run in (one, other))
+    old, new = ({case.id: case for case in run.cases} for run in (one, other))
     cells = []
     for case in {**old, **new}.values():
         ids = case.id if _asked(one, old, case) else None, _other(case.id) if _asked(other, new, case) else None

@@ -1,0 +1,206 @@
+"""Where along the sequence axis one kernel overtakes another: from paired rounds, between measured lengths. No torch, no kernels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import stats
+from .stats import Interval
+from .variants import Variant, variant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .journal import Run
+    from .records import Case, Measurement
+
+Entry = tuple["Case", "Measurement"]
+
+
+class Axis(NamedTuple):
+    """Problems that differ in nothing but the sequence length."""
+
+    variant: Variant
+    batch: int
+
+
+class Point(NamedTuple):
+    """Two kernels at one measured length."""
+
+    length: int
+    ratio: Interval
+    """Time of the kernel that is faster at longer sequences, divided by the other's: falls from above 1 to below."""
+    cases: tuple[str, str]
+    """Ids: of the kernel that is faster at shorter sequences, and of the other."""
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """One kernel is faster up to some length, another from there on."""
+
+    axis: Axis
+    shorter: str
+    """The kernel that is faster below."""
+    longer: str
+    """The kernel that is faster above."""
+    approximate: bool
+    """Whether either of them is."""
+    points: tuple[Point, ...]
+    """At the first `shorter` is faster beyond noise, at the last `longer` is; those between are ties. Adjacent measured lengths."""
+    leads: bool
+    """Whether these two are the fastest of all exact, or of all approximate kernels there."""
+
+    @property
+    def low(self) -> int:
+        return self.points[0].length
+
+    @property
+    def high(self) -> int:
+        return self.points[-1].length
+
+    @property
+    def length(self) -> Interval:
+        """The length from which on `longer` is the faster one, and the range in which the ratio's 95 % interval holds 1."""
+        return crossing_length([(point.length, point.ratio) for point in self.points])
+
+
+@dataclass
+class _Row:
+    """What was measured along one axis."""
+
+    at: dict[int, dict[str, Entry]] = field(default_factory=dict)
+    """Length -> kernel -> case and measurement, all of them ok."""
+    ratios: dict[tuple[str, str, int], Interval | None] = field(default_factory=dict)
+    """What has been computed already."""
+
+    def ratio(self, a: str, b: str, length: int) -> Interval | None:
+        """Time of `b` divided by the time of `a`; None when they were not sampled side by side."""
+        key = a, b, length
+        if key not in self.ratios:
+            entries = self.at[length]
+            try:
+                self.ratios[key] = stats.paired_speedup(entries[a][1].processes, entries[b][1].processes)
+            except ValueError:
+                self.ratios[key] = None
+        return self.ratios[key]
+
+    def leader(self, length: int, *, approximate: bool) -> str | None:
+        """The fastest of the exact, or of the approximate kernels; paired rounds know better than medians."""
+        entries = {name: measured for name, (case, measured) in self.at[length].items() if case.approximate is approximate}
+        best: str | None = None
+        for name in sorted(entries, key=lambda name: stats.latency(entries[name].processes).estimate):
+            if best is None or ((ratio := self.ratio(best, name, length)) is not None and ratio.estimate < 1):
+                best = name
+        return best
+
+
+def crossings(run: Run) -> list[Crossing]:
+    """Every crossing of two kernels that matter to each other, by axis, the shortest length first.
+
+    These are: of the exact, and of the approximate kernels all that are the fastest at some length of the axis; and every
+    kernel with its baseline. A crossing needs a length on either side at which one of the two is faster beyond noise.
+    """
+    found: list[Crossing] = []
+    for axis, row in _rows(run).items():
+        lengths = sorted(row.at)
+        leaders = {division: {length: row.leader(length, approximate=division) for length in lengths} for division in (False, True)}
+        inside: list[Crossing] = []
+        for (one, other), approximate in _pairs(row, leaders).items():
+            for points in _changes(row, one, other):
+                shorter, longer = (one, other) if points[0].ratio.estimate > 1 else (other, one)
+                turned = points if shorter == one else [Point(point.length, _inverse(point.ratio), point.cases[::-1]) for point in points]
+                leads = _lead(leaders[approximate], shorter, longer, turned[0].length, turned[-1].length)
+                inside.append(Crossing(axis, shorter, longer, approximate, tuple(turned), leads))
+        found += sorted(inside, key=lambda crossing: (crossing.low, crossing.high))
+    return found
+
+
+def crossing_length(points: Sequence[tuple[int, Interval]]) -> Interval:
+    """The length at which a ratio crosses 1, interpolated on logarithmic axes, and the range in which its interval holds 1.
+
+    The ratio lies above 1 at the first of the points (length, ratio), with all of its interval, and below 1 at the last.
+    Where it crosses several times among ties between them, the middle crossing counts. An interval without known ends
+    holds everything. The range takes the curve between two points for straight; it is as good as that is.
+    """
+    places = [math.log(length) for length, _ in points]
+    middle = _zeros(places, [math.log(ratio.estimate) for _, ratio in points])
+    lower = _zeros(places, [_log(ratio.low, -math.inf) for _, ratio in points])
+    upper = _zeros(places, [_log(ratio.high, math.inf) for _, ratio in points])
+    ends = points[0][0], points[-1][0]
+    low, estimate, high = (min(max(math.exp(place), ends[0]), ends[1]) for place in (lower[0], middle[(len(middle) - 1) // 2], upper[-1]))
+    return Interval(estimate, low, high)
+
+
+def _rows(run: Run) -> dict[Axis, _Row]:
+    rows: dict[Axis, _Row] = {}
+    for case in run.cases:
+        measurement = run.measurements.get(case.id)
+        if measurement is not None and measurement.status == "ok" and measurement.samples_s:
+            row = rows.setdefault(axis_of(case), _Row())
+            row.at.setdefault(case.seq_len, {})[case.kernel] = (case, measurement)
+    return rows
+
+
+def axis_of(case: Case) -> Axis:
+    """The axis along which a case lies."""
+    return Axis(variant(case), case.batch)
+
+
+def _pairs(row: _Row, leaders: dict[bool, dict[int, str | None]]) -> dict[tuple[str, str], bool]:
+    """The pairs of kernels that are looked at, each with whether it is one of the approximate division."""
+    found: dict[tuple[str, str], bool] = {}
+    for division, by_length in leaders.items():
+        names = list(dict.fromkeys(name for name in by_length.values() if name is not None))
+        found |= dict.fromkeys(combinations(names, 2), division)
+    for entries in row.at.values():
+        for name, (case, _) in entries.items():
+            if case.baseline != name and case.baseline in entries and (case.baseline, name) not in found:
+                found.setdefault((name, case.baseline), case.approximate or entries[case.baseline][0].approximate)
+    return found
+
+
+def _changes(row: _Row, one: str, other: str) -> Iterator[list[Point]]:
+    """Stretches of measured lengths from one decision to the next, opposite one; ratios are time of `other` over that of `one`."""
+    stretch: list[Point] = []
+    for length in sorted(row.at):
+        entries = row.at[length]
+        if one not in entries or other not in entries or (ratio := row.ratio(one, other, length)) is None:
+            continue
+        point = Point(length, ratio, (entries[one][0].id, entries[other][0].id))
+        if stats.is_tie(ratio):
+            stretch += [point] if stretch else []
+            continue
+        if stretch and (stretch[0].ratio.estimate > 1) != (ratio.estimate > 1):
+            yield [*stretch, point]
+        stretch = [point]
+
+
+def _lead(leaders: dict[int, str | None], shorter: str, longer: str, low: int, high: int) -> bool:
+    """Whether the fastest kernel changes from the one to the other, with no third one between."""
+    between = {leader for length, leader in leaders.items() if low < length < high and leader is not None}
+    return leaders[low] == shorter and leaders[high] == longer and between <= {shorter, longer}
+
+
+def _inverse(ratio: Interval) -> Interval:
+    return Interval(*(math.inf if value == 0 else 1 / value for value in (ratio.estimate, ratio.high, ratio.low)))
+
+
+def _log(value: float, unknown: float) -> float:
+    if math.isnan(value):
+        return unknown
+    return math.log(value) if value > 0 else -math.inf
+
+
+def _zeros(places: Sequence[float], heights: Sequence[float]) -> list[float]:
+    """Where the line through these points is zero, ascending: it begins above and ends below."""
+    found = []
+    for number in range(1, len(places)):
+        x0, x1, y0, y1 = places[number - 1], places[number], heights[number - 1], heights[number]
+        if y1 == 0:
+            found.append(x1)
+        elif min(y0, y1) < 0 < max(y0, y1):
+            found.append(x0 if math.isinf(y1) else x1 if math.isinf(y0) else x0 + (x1 - x0) * (y0 / (y0 - y1)))
+    return found
