@@ -96,9 +96,19 @@ class Together:
         return {group for group, runs in counted.items() if runs > 1}
 
     @cached_property
+    def fastest(self) -> dict[str, dict[str, str]]:
+        """Problem -> letter of a run -> its fastest exact kernel there, where it has one."""
+        found: dict[str, dict[str, str]] = {}
+        for member in self.members:
+            for contest in member.contests:
+                if contest["division"] == "exact":
+                    found.setdefault(contest["group"], {})[member.letter] = contest["kernel"]
+        return found
+
+    @cached_property
     def planned(self) -> list[Row]:
         """What is known of each of `cases` before measuring; `case` and `group` are the ids that join runs."""
-        names = "kernel family operator approximate label batch seq_len tokens dtype direction flops".split()
+        names = ("kernel", "family", "operator", "approximate", "label", "batch", "seq_len", "tokens", "dtype", "direction", "flops")
         return [{name: getattr(case, name) for name in names} | {"case": case.id, "group": case.group} for case in self.cases.values()]
 
     @cached_property
