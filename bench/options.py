@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,16 +21,22 @@ from .launch import EnergyChoice
 from .plan import UsageError
 from .records import Case, Measurement
 
-GO_WITH_RESUME = ("--resume", "--load", "--budget", "--model", "--weights", "--inputs")
+GO_WITH_RESUME = ("--resume", "--load", "--budget", "--refine-crossovers", "--model", "--weights", "--inputs")
 PATH_OPTIONS = ("--load", "--out", "--resume", "--model", "--weights", "--inputs", "--json", "--csv", "--baseline")
 SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def words(text: str | None, option: str) -> tuple[str, ...]:
-    """A comma-separated list; empty when the option was not given. Raises UsageError when nothing was given with it."""
+    """A comma-separated list; empty when the option was not given. A word that holds commas stands in double quotes.
+
+    Raises UsageError when nothing was given with the option, or a quote does not end.
+    """
     if text is None:
         return ()
-    found = tuple(word.strip() for word in text.split(",") if word.strip())
+    try:
+        found = tuple(word for part in next(csv.reader([text.strip()], skipinitialspace=True, strict=True), []) if (word := part.strip()))
+    except csv.Error:
+        raise UsageError(f'{option} {text!r} is not a list: write a,b,c, and a word with commas in double quotes: "a,b",c') from None
     if not found:
         raise UsageError(f"{option} {text!r} is an empty list: give at least one value")
     return found

@@ -50,6 +50,8 @@ def test_lists_become_values():
         ({"direction": "sideways"}, "'sideways'.*backward"),
         ({"others": ["head_dim"]}, "FIELD=VALUES"),
         ({"others": ["head_dim="]}, "empty list"),
+        ({"others": ['rope_scaling="llama3:8']}, "not a list: .*double quotes"),
+        ({"others": ['norm="none"x']}, "not a list"),
     ],
 )
 def test_mistakes_are_named(given_, named):
@@ -65,6 +67,17 @@ def test_paths_are_reduced_to_names():
 @given(st.lists(st.integers(1, 10**6), min_size=1))
 def test_any_list_of_numbers_is_read_back(values):
     assert axes(batch=",".join(map(str, values)))["batch"] == values
+
+
+def test_a_word_with_commas_stands_in_quotes():
+    assert axes(others=['rope_scaling="llama3:8,1,4,8192",linear:2'])["rope_scaling"] == ["llama3:8,1,4,8192", "linear:2"]
+    assert options.words('x "y", "a ""b"" c" ', "--kernels") == ('x "y"', 'a "b" c')
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), min_size=1))
+def test_any_words_in_quotes_are_read_back(found):
+    text = ", ".join('"' + word.replace('"', '""') + '"' for word in found)
+    assert options.words(text, "--kernels") == tuple(found)
 
 
 def test_exit_codes():
