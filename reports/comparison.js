@@ -1,11 +1,6 @@
-"use strict";
-(() => {
-  // verdict.json travels in the page as inert text that is JSON already
-  document.getElementById("save").addEventListener("click", () => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([document.getElementById("verdict").textContent], { type: "application/json" }));
-    link.download = "verdict.json";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+{
+  // verdict.json, as it was saved
+  document.getElementById("save").addEventListener("click", async () => {
+    kerneldyno.save(JSON.stringify(await kerneldyno.read("verdict"), null, 2), "application/json", "verdict.json");
   });
-})();
+}

@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import csv
 import io
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import msgspec
 
 from kerneldyno.bench.verdict import EXIT_FINE, WORDS, Outcome, Verdict, worst_first
 
-from . import ratios, units, verdicts
+from . import ratios, shell, units, verdicts
 from .frame import replacing
-from .page import HERE, embedded, own, plotly_script
 from .summary import OPERATORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from markupsafe import Markup
 
     from .figures import Figure
 
@@ -55,18 +50,17 @@ def render(outcome: Outcome, path: Path | str, *, plain: bool = False) -> Path:
 
 def page(outcome: Outcome, *, plain: bool = False) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.globals |= {"count": units.count, "operators": OPERATORS, "words": verdicts, "signs": verdicts.SIGNS}
     ordered = worst_first(outcome.verdicts)
     figures = _figures(ordered)
     columns = _kept(ordered)
-    return environment.get_template("comparison.html.j2").render(
-        nonce=secrets.token_hex(16),
-        style=own("page.css") + own("comparison.css"),
-        script=own("page.js") + own("comparison.js"),
-        plotly=plotly_script(plain=plain),
+    verdict = msgspec.json.decode(msgspec.json.encode(outcome))
+    return shell.render(
+        "comparison.html.j2",
+        figures=figures,
+        payloads={"csv": _csv(ordered), "verdict": verdict},
+        styles=["comparison.css"],
+        scripts=["comparison.js"],
+        words={"count": units.count, "operators": OPERATORS, "words": verdicts, "signs": verdicts.SIGNS},
         plain=plain,
         outcome=outcome,
         failed=outcome.exit_code != EXIT_FINE,
@@ -76,9 +70,6 @@ def page(outcome: Outcome, *, plain: bool = False) -> str:
         options=_options(ordered),
         forests=_forests(ordered),
         drawn=set(figures),
-        figures=embedded(figures),
-        csv=embedded(_csv(ordered)),
-        verdict=_json(outcome),
         terms=verdicts.decided(outcome.terms),
     )
 
@@ -163,8 +154,3 @@ def _csv(ordered: Sequence[Verdict]) -> str:
         others = [getattr(one.changes.get(name), place, None) for name in verdicts.ORDERS for place in ("base", "candidate")]
         writer.writerow([*told, *times, *others, one.power, one.reason])
     return written.getvalue()
-
-
-def _json(outcome: Outcome) -> Markup:
-    """verdict.json, as it is saved: still JSON after its "<" are escaped."""
-    return embedded(msgspec.json.decode(msgspec.json.encode(outcome)))

@@ -8,16 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
+from . import shell
 from .explanation_figures import difference, weights
 from .frame import replacing
-from .page import HERE, embedded, own, plotly_script
 from .summary import short
 from .units import count, digits
 
@@ -56,15 +53,12 @@ def render(found: Explanation, out: Path | str, *, plain: bool = False) -> Path:
 def html(found: Explanation, *, plain: bool = False) -> str:
     """The page as text."""
     shown = [kernel for kernel in found.kernels if not kernel.reason]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.globals |= {"count": count, "short": short, "percent": percent}
-    return environment.get_template("explanation.html.j2").render(
-        nonce=secrets.token_hex(16),
-        style=own("page.css"),
-        script=own("page.js"),
-        plotly=plotly_script(plain=plain),
+    return shell.render(
+        "explanation.html.j2",
+        figures=_figures(found, shown),
+        payloads={"csv": _csv(shown)},
+        styles=["explanation.css"],
+        words={"count": count, "short": short, "percent": percent},
         plain=plain,
         found=found,
         headline=headline(found),
@@ -75,8 +69,6 @@ def html(found: Explanation, *, plain: bool = False) -> str:
         ],
         columns=COLUMNS,
         listing=[(kernel, _cells(kernel, head)) for kernel in shown for head in kernel.heads],
-        figures=embedded(_figures(found, shown)),
-        csv=embedded(_csv(shown)),
     )
 
 

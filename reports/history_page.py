@@ -5,21 +5,17 @@ In the same dress as the report of a run, whose style, script and chart library 
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
-from . import history_text, summary, tables, units
+from . import history_text, shell, summary, tables, units
 from .conditions import conditions
 from .figures import looks_of
 from .frame import replacing
 from .history import History, has_number, read
 from .history_figures import over_runs
 from .method import machine
-from .page import HERE, embedded, own, plotly_script
 from .summary import short
 
 if TYPE_CHECKING:
@@ -83,15 +79,13 @@ def html(history: History, *, plain: bool = False) -> str:
     looks = looks_of(history.rows)
     panels = [_panel(number, series) for number, series in enumerate(history.series, 1)]
     drawn = {panel.id: over_runs(panel.series, looks[panel.series.case["kernel"]]) for panel in panels}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.globals |= {"count": units.count, "short": short, "state": _state, "moment": history_text.moment}
-    return environment.get_template("history.html.j2").render(
-        nonce=secrets.token_hex(16),
-        style=own("page.css"),
-        script=own("page.js"),
-        plotly=plotly_script(plain=plain),
+    figures = {name: figure for name, figure in drawn.items() if figure}
+    return shell.render(
+        "history.html.j2",
+        figures=figures,
+        payloads={"csv": history.frame[list(SAVED)].to_csv(index=False)},
+        styles=["history.css"],
+        words={"count": units.count, "short": short, "state": _state, "moment": history_text.moment},
         plain=plain,
         history=history,
         subject=history_text.subject(history),
@@ -105,8 +99,6 @@ def html(history: History, *, plain: bool = False) -> str:
         runs=[_run(history, number) for number in range(len(history.runs))],
         method=history_text.method(),
         options=_options(history.rows),
-        figures=embedded({name: figure for name, figure in drawn.items() if figure}),
-        csv=embedded(history.frame[list(SAVED)].to_csv(index=False)),
     )
 
 
@@ -200,7 +192,7 @@ def _run(history: History, number: int) -> dict[str, Any]:
         "commit": run.manifest.environment.commit or "not known",
         "conditions": history.conditions[found] or "the same for all",
         "fingerprint": found.fingerprint,
-        "cases": f"{usable} of {len(run.manifest.cases)}",
+        "cases": f"{usable} of {len(run.cases)}",
     }
 
 

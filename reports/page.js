@@ -1,79 +1,100 @@
 "use strict";
-(() => {
+// What every page of kerneldyno does: draw charts when they are seen, follow the theme, filter, sort, save, link, print.
+const kerneldyno = (() => {
   const root = document.documentElement;
   const nonce = document.currentScript.nonce;
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-  const read = (id) => JSON.parse(document.getElementById(id).textContent);
-  const figures = read("figures");
   root.classList.add("js");
 
-  // plotly arrives gzipped; it is unpacked when the first chart comes into view, once
-  let library = null;
-  function plotly() {
-    library ??= window.Plotly ? Promise.resolve(window.Plotly) : unpack();
-    return library;
+  // embedded data are JSON, compressed unless the page is plain; each is unpacked once, when first wanted
+  async function unpacked(id) {
+    const element = document.getElementById(id);
+    if (element.dataset.packed === undefined) return element.textContent;
+    const bytes = Uint8Array.from(atob(element.textContent), (character) => character.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   }
+  const memory = new Map();
+  function read(id) {
+    if (!memory.has(id)) memory.set(id, unpacked(id).then(JSON.parse));
+    return memory.get(id);
+  }
+  const ARRAYS = { f4: Float32Array, f8: Float64Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i4: Int32Array };
+  function typed(given) {
+    if (Array.isArray(given)) return given;
+    return new ARRAYS[given.dtype](Uint8Array.from(atob(given.bdata), (character) => character.charCodeAt(0)).buffer);
+  }
+
+  // plotly itself, when the first chart comes into view
+  let library = null;
   async function unpack() {
-    const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
     const script = document.createElement("script");
     script.nonce = nonce;
-    script.textContent = await new Response(stream).text();
+    script.textContent = await unpacked("plotly");
     document.head.append(script);
     return window.Plotly;
   }
+  const plotly = () => (library ??= window.Plotly ? Promise.resolve(window.Plotly) : unpack());
 
   const darkSystem = matchMedia("(prefers-color-scheme: dark)");
   let printing = false;
   const isDark = () => !printing && (root.dataset.theme ? root.dataset.theme === "dark" : darkSystem.matches);
-  const filters = { operator: "", kernel: "", dtype: "" };
+  const filters = {};
   const shortName = (kernel) => kernel.slice(kernel.indexOf("/") + 1);
 
-  function isShown(chart, kernel) {
-    if (!kernel) return true;
-    const box = all(".legend input", chart.closest(".block")).find((input) => input.value === kernel);
-    return (!box || box.checked) && (!filters.kernel || shortName(kernel) === filters.kernel);
-  }
+  // pages may add conditions of their own, under which a trace is hidden: (chart, trace.meta) -> boolean
+  const hiding = [
+    (chart, meta) => {
+      if (!meta.kernel) return false;
+      const boxes = all(".legend input", chart.closest(".block") ?? root).filter((box) => box.value === meta.kernel);
+      const wanted = filters.kernel ?? "";
+      return boxes.some((box) => !box.checked) || (wanted !== "" && wanted !== shortName(meta.kernel) && wanted !== meta.kernel);
+    },
+  ];
 
-  function themed(chart) {
+  function themed(chart, { data, layout }) {
     const style = getComputedStyle(root);
     const color = (name) => style.getPropertyValue(name).trim();
-    const { data, layout } = figures[chart.dataset.figure];
     const traces = data.map((trace) => {
-      const own = trace.meta[isDark() ? "dark" : "light"];
-      const themedTrace = { ...trace, line: { ...trace.line, color: own }, visible: isShown(chart, trace.meta.kernel) };
-      if (trace.marker) themedTrace.marker = { ...trace.marker, color: own, line: { ...trace.marker.line, color: own } };
-      for (const bar of ["error_x", "error_y"]) if (trace[bar]) themedTrace[bar] = { ...trace[bar], color: own };
-      return themedTrace;
+      const own = trace.meta?.[isDark() ? "dark" : "light"];
+      const shown = { ...trace, visible: !hiding.some((hides) => hides(chart, trace.meta ?? {})) };
+      if (!own) return shown;
+      shown.line = { ...trace.line, color: own };
+      if (trace.marker) shown.marker = { ...trace.marker, color: own, line: { ...trace.marker.line, color: own } };
+      if (trace.fillcolor) shown.fillcolor = `${own}${trace.fillcolor.slice(7)}`;
+      for (const bar of ["error_x", "error_y"]) if (trace[bar]) shown[bar] = { ...trace[bar], color: own };
+      return shown;
     });
     const axis = (given) => {
       const title = { ...given.title, font: { size: 11, color: color("--muted") } };
       return { ...given, title, gridcolor: color("--line"), linecolor: color("--line"), zerolinecolor: color("--line"), tickfont: { size: 11, color: color("--muted") } };
     };
+    const axes = Object.fromEntries(Object.entries(layout).filter(([name]) => /^[xy]axis\d*$/.test(name)).map(([name, given]) => [name, axis(given)]));
     const page = {
-      ...layout, autosize: true, showlegend: false, dragmode: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      ...layout, ...axes, autosize: true, showlegend: false, dragmode: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: "system-ui, sans-serif", size: 12, color: color("--ink") },
       hoverlabel: { bgcolor: color("--soft"), bordercolor: color("--line"), font: { color: color("--ink"), size: 12 }, align: "left" },
-      xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
     };
     return [traces, page];
   }
 
-  async function draw(chart) {
+  const OPTIONS = { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: false };
+  const drawn = new WeakMap(); // chart -> the figure last drawn in it, for the next theme
+  async function draw(chart, figure) {
     try {
-      const library = await plotly();
-      await library.react(chart, ...themed(chart), { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: false });
-      chart.dataset.drawn = chart.dataset.figure;
+      const Plotly = await plotly();
+      figure ??= chart.dataset.figure ? (await read("figures"))[chart.dataset.figure] : drawn.get(chart);
+      drawn.set(chart, figure);
+      await Plotly.react(chart, ...themed(chart, figure), OPTIONS);
+      chart.dataset.drawn = chart.dataset.figure ?? "own";
     } catch (error) {
-      chart.innerHTML = "";
       const note = document.createElement("p");
       note.className = "note";
       note.textContent = "This browser could not draw the chart; the table below has its numbers.";
-      chart.append(note);
+      chart.replaceChildren(note);
       console.error(error);
     }
   }
-  const redraw = (within = document) => all(".chart[data-drawn]", within).forEach(draw);
+  const redraw = (within = document) => all(".chart[data-drawn]", within).forEach((chart) => draw(chart));
 
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) {
@@ -82,7 +103,7 @@
       draw(entry.target);
     }
   }, { rootMargin: "300px" });
-  all(".chart").forEach((chart) => seen.observe(chart));
+  all(".chart[data-figure]").forEach((chart) => seen.observe(chart));
 
   // theme: the system's, unless chosen; storage may be forbidden for a file
   const theme = document.getElementById("theme");
@@ -99,44 +120,58 @@
   applyTheme(["light", "dark"].includes(remembered()) ? remembered() : "");
   darkSystem.addEventListener("change", () => redraw());
 
-  all(".legend input").forEach((box) => box.addEventListener("change", () => redraw(box.closest(".block"))));
-  all("select.shape").forEach((select) => select.addEventListener("change", () => {
-    const chart = select.closest(".chosen").querySelector(".chart");
-    chart.dataset.figure = select.value;
-    chart.previousElementSibling.textContent = select.selectedOptions[0].textContent;
-    chart.setAttribute("aria-label", `Latency against error at ${select.selectedOptions[0].textContent}`);
-    draw(chart);
-  }));
-
-  // filters act on everything that names an operator, a kernel or a data type
-  const search = document.getElementById("search");
-  function filter() {
-    for (const element of all("[data-operator], [data-kernel], [data-dtype]")) {
-      const names = Object.keys(filters).filter((name) => element.dataset[name] !== undefined);
-      element.hidden = names.some((name) => filters[name] && element.dataset[name] !== filters[name]);
+  root.addEventListener("change", ({ target }) => {
+    if (target.matches(".legend input")) redraw(target.closest(".block") ?? document);
+    if (target.matches("select.shape")) {
+      const chart = target.closest(".chosen").querySelector(".chart");
+      chart.dataset.figure = target.value;
+      chart.previousElementSibling.textContent = target.selectedOptions[0].textContent;
+      chart.setAttribute("aria-label", `${chart.dataset.spoken} ${target.selectedOptions[0].textContent}`);
+      draw(chart);
     }
-    const wanted = search.value.trim().toLowerCase();
-    const listed = all("#listing tbody tr");
+    if (target.matches("select[data-filter]")) {
+      filters[target.dataset.filter] = target.value;
+      filter();
+    }
+  });
+
+  // filters act on everything that names an operator, a kernel, a data type …
+  const search = document.getElementById("search");
+  const listeners = [];
+  function filter() {
+    const names = all("select[data-filter]").map((select) => select.dataset.filter);
+    for (const select of all("select[data-filter]")) filters[select.dataset.filter] = select.value;
+    for (const element of all(names.map((name) => `[data-${name}]`).join(", ") || "[data-operator]")) {
+      element.hidden = names.some((name) => filters[name] && element.dataset[name] !== undefined && element.dataset[name] !== filters[name]);
+    }
+    const listed = all("table.sortable#listing tbody tr");
+    const wanted = search?.value.trim().toLowerCase() ?? "";
     for (const row of listed) row.hidden ||= !row.cells[1].textContent.toLowerCase().includes(wanted);
     const left = listed.filter((row) => !row.hidden).length;
-    document.getElementById("shown").textContent = left === listed.length ? "" : `${left} of ${listed.length} shown`;
+    const told = document.getElementById("shown");
+    if (told && listed.length) told.textContent = left === listed.length ? "" : `${left} of ${listed.length} shown`;
+    listeners.forEach((tell) => tell(filters));
     redraw();
   }
-  all("select[data-filter]").forEach((select) => select.addEventListener("change", () => {
-    filters[select.dataset.filter] = select.value;
-    filter();
-  }));
-  search.addEventListener("input", filter);
+  search?.addEventListener("input", filter);
 
   // sorting: numbers as numbers, what is not there last in both directions
-  function sort(table, column, direction) {
-    const keyed = all("tbody tr", table).map((row) => [row.cells[column].dataset.key, row]);
-    const numeric = keyed.every(([key]) => key === "" || !Number.isNaN(Number(key)));
-    const order = (a, b) => (numeric ? Number(a) - Number(b) : a.localeCompare(b)) * direction;
-    keyed.sort(([a], [b]) => (a === "") - (b === "") || (a === "" ? 0 : order(a, b)));
-    table.tBodies[0].append(...keyed.map(([, row]) => row));
+  function compare(a, b, direction) {
+    const [none, other] = [a, b].map((key) => key === "" || key === null || key === undefined || Number.isNaN(key));
+    if (none || other) return none - other;
+    return (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b))) * direction;
   }
-  for (const table of all("table.sortable")) {
+  function keyed(rows, column) {
+    const keys = rows.map((row) => row.cells[column].dataset.key);
+    const numeric = keys.every((key) => key === "" || !Number.isNaN(Number(key)));
+    return new Map(rows.map((row, index) => [row, keys[index] === "" ? "" : numeric ? Number(keys[index]) : keys[index]]));
+  }
+  function sortRows(table, column, direction) {
+    const rows = all("tbody tr", table);
+    const keys = keyed(rows, column);
+    table.tBodies[0].append(...rows.sort((a, b) => compare(keys.get(a), keys.get(b), direction)));
+  }
+  function sortable(table, sort) {
     const headings = all("thead th", table);
     headings.forEach((heading, column) => {
       const label = heading.querySelector(".heading");
@@ -152,16 +187,21 @@
       });
     });
   }
+  all("table.sortable").forEach((table) => sortable(table, sortRows));
 
-  document.getElementById("download").addEventListener("click", () => {
+  function save(text, type, name) {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([read("csv")], { type: "text/csv" }));
-    link.download = document.getElementById("download").dataset.file ?? "results.csv";
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  });
+  }
+  const download = document.getElementById("download");
+  if (document.getElementById("csv")) {
+    download?.addEventListener("click", async () => save(await read("csv"), "text/csv", download.dataset.file ?? "results.csv"));
+  }
 
-  // a link to a case opens what it is folded into
+  // a link to a place opens what it is folded into
   function reveal() {
     const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!target) return;
@@ -171,9 +211,28 @@
   addEventListener("hashchange", reveal);
   reveal();
 
-  // on paper: every chart, in the light colours
-  const chosen = () => root.dataset.theme;
-  let before;
-  addEventListener("beforeprint", () => { before = chosen(); printing = true; root.dataset.theme = "light"; all(".chart").forEach(draw); });
-  addEventListener("afterprint", () => { printing = false; applyTheme(before ?? ""); });
+  // on paper: every chart, in the light colours. The button waits until all are drawn; the browser's own command takes what is there
+  const MOST_PRINTED = 80;
+  let before = null;
+  function forPaper() {
+    if (printing) return;
+    [before, printing] = [root.dataset.theme ?? "", true];
+    root.dataset.theme = "light";
+  }
+  addEventListener("beforeprint", () => {
+    forPaper();
+    if (!window.Plotly) return;
+    for (const chart of all(".chart[data-drawn]")) if (drawn.has(chart)) window.Plotly.react(chart, ...themed(chart, drawn.get(chart)), OPTIONS);
+  });
+  addEventListener("afterprint", () => {
+    printing = false;
+    applyTheme(before ?? "");
+  });
+  const ready = () => Promise.all(all(".chart[data-figure]:not([data-drawn])").slice(0, MOST_PRINTED).map((chart) => draw(chart)));
+  document.getElementById("print")?.addEventListener("click", async () => {
+    await ready();
+    window.print();
+  });
+
+  return { all, read, typed, draw, redraw, filters, filter, hiding, listeners, compare, sortable, save, reveal, shortName, ready };
 })();

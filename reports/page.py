@@ -6,19 +6,11 @@ Content-Security-Policy forbids the page every connection.
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
-import secrets
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
-from . import method, summary, tables, units
+from . import method, shell, summary, tables, units
 from .columns import meaning
 from .frame import Frames, load, replacing, rows
 from .sections import Drawing
@@ -27,8 +19,6 @@ from .summary import short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-HERE = Path(__file__).parent
 
 
 def render(folder: Path | str, *, plain: bool = False) -> Path:
@@ -42,35 +32,23 @@ def html(frames: Frames, *, plain: bool = False) -> str:
     """The page as text."""
     drawing = Drawing(frames)
     sections = drawing.sections()  # before its figures are embedded
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.globals |= {
-        "count": units.count,
-        "short": short,
-        "meaning": meaning,
-        "states": tables.STATES,
-        "operators": summary.OPERATORS,
-    }
-    return environment.get_template("page.html.j2").render(
-        nonce=secrets.token_hex(16),
-        style=own("page.css"),
-        script=own("page.js"),
-        plotly=plotly_script(plain=plain),
+    return shell.render(
+        "page.html.j2",
+        figures=drawing.figures,
+        payloads={"csv": frames.results.to_csv(index=False)},
+        words={
+            "count": units.count,
+            "short": short,
+            "meaning": meaning,
+            "states": tables.STATES,
+            "operators": summary.OPERATORS,
+        },
         plain=plain,
         sections=sections,
-        figures=embedded(drawing.figures),
-        csv=embedded(frames.results.to_csv(index=False)),
         columns=list(frames.results.columns),
         **_first_screen(frames, drawing),
         **_listings(frames, drawing.rows),
     )
-
-
-def embedded(value: Any) -> Markup:
-    """JSON that cannot end the script element that holds it."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704 - inert, and no "<" left
 
 
 def _first_screen(frames: Frames, drawing: Drawing) -> dict[str, Any]:
@@ -114,17 +92,3 @@ def _options(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
         "dtype": {row["dtype"]: SHORT_DTYPES.get(row["dtype"], row["dtype"]) for row in results},
     }
     return {name: values for name, values in offered.items() if len(values) > 1}
-
-
-def own(name: str) -> Markup:
-    """A style sheet or script of this folder, as it is."""
-    return Markup((HERE / name).read_text(encoding="utf-8"))  # noqa: S704 - a file of this folder
-
-
-@lru_cache(maxsize=2)
-def plotly_script(*, plain: bool) -> Markup:
-    """The installed plotly's bundle: its text, or gzip and base64 for the browser to unpack."""
-    bundle: str = get_plotlyjs()
-    if plain:
-        return Markup(bundle)  # noqa: S704 - plotly's own, made to stand in a script element
-    return Markup(base64.b64encode(gzip.compress(bundle.encode(), 9, mtime=0)).decode())  # noqa: S704 - base64

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -14,12 +13,7 @@ from kerneldyno.reports import explanation as page
 from kerneldyno.reports.explanation_figures import difference, weights
 
 from .explanations import HOSTILE, cells, exact_like, explanation, gone, numbers
-
-
-def embedded(text: str, name: str) -> object:
-    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', text, re.DOTALL)
-    assert found
-    return json.loads(found[1])
+from .outline import Outline
 
 
 def test_the_headline_names_who_changes_least_and_most() -> None:
@@ -62,13 +56,13 @@ def test_the_page_holds_all_maps_and_numbers_and_no_foreign_markup(tmp_path: Pat
     text = page.render(explanation(), tmp_path / "deep" / "explain.html").read_text(encoding="utf-8")
     assert HOSTILE not in text
     assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 3
-    figures = embedded(text, "figures")
+    figures = Outline(text).payload("figures")
     assert set(figures) == {
         name for head in (0, 5) for name in (f"exact-h{head}", *(f"k{k}-h{head}{d}" for k in range(3) for d in ("", "-d")))
     }
     asked = set(re.findall(r'data-figure="([^"]*)"', text))
     assert asked == set(figures)
-    rows = list(csv.DictReader(str(embedded(text, "csv")).splitlines()))
+    rows = list(csv.DictReader(str(Outline(text).payload("csv")).splitlines()))
     assert len(rows) == 6
     assert rows[2]["entropy"] == ""
     assert "attention/int8_cache is for decode steps" in text

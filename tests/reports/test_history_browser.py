@@ -73,7 +73,7 @@ def test_the_chart_of_a_change_has_its_runs_levels_and_mark(open_page: Open) -> 
 
 def test_folded_charts_are_drawn_when_they_are_opened(open_page: Open) -> None:
     page = open_page()
-    assert not page.evaluate("'Plotly' in window")
+    assert page.locator("#trend-1 details.more .main-svg").count() == 0
     page.click("#trend-1 details.more > summary")
     folded = page.locator("#trend-1 details.more .chart")
     assert folded.count() == 3

@@ -23,6 +23,8 @@ from kerneldyno.bench.records import Measurement
 from kerneldyno.reports import history, history_page
 from kerneldyno.reports.history_page import MOST_DRAWN
 
+from .outline import Outline
+
 Nights = Callable[..., Path]
 
 
@@ -75,9 +77,7 @@ def readable(path: Path) -> Reader:
 
 
 def figures(path: Path) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)
-    assert found
-    return json.loads(found[1])  # type: ignore[no-any-return]
+    return Outline(path.read_text(encoding="utf-8")).payload("figures")  # type: ignore[no-any-return]
 
 
 def test_the_change_is_named_first_with_both_runs_and_commits(nights: Nights, tmp_path: Path, made: SimpleNamespace) -> None:
@@ -150,8 +150,6 @@ def test_rendering_needs_neither_torch_nor_kernels(nights: Nights, tmp_path: Pat
 def test_the_saved_table_holds_every_run_and_case(nights: Nights, tmp_path: Path) -> None:
     found = history.read([nights(3)])
     text = history_page.html(found)
-    saved = re.search(r'id="csv">(.*?)</script>', text, re.DOTALL)
-    assert saved
-    lines = json.loads(saved[1]).splitlines()
+    lines = Outline(text).payload("csv").splitlines()
     assert lines[0].startswith("created,commit,run,fingerprint,conditions,protocol,kernel,label,device,status,reason,latency_s")
     assert len(lines) == 1 + len(found.frame) == 10

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import gzip
-import json
 import re
 import time
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,48 +16,7 @@ from kerneldyno.bench.journal import RunFolderError, read
 from kerneldyno.bench.records import Energy, Measurement
 from kerneldyno.reports import frame, page
 
-VOID = {"meta", "link", "input", "br", "img", "hr", "path"}
-
-
-class Outline(HTMLParser):
-    """Elements in order with their attributes, texts of scripts, and whether every tag was closed in turn."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.faults: list[str] = []
-        self.scripts: list[str] = []
-        self.texts: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag == "script":
-            self.scripts.append("")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.faults.append(f"</{tag}> at {self.getpos()}")
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "script":
-            self.scripts[-1] += data
-        elif self.open and self.open[-1] != "style":
-            self.texts.append(data)
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def script(self, name: str) -> str:
-        [text] = [text for attributes, text in zip(self.of("script"), self.scripts, strict=True) if attributes.get("id") == name]
-        return text
+from .outline import Outline
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +52,7 @@ def test_nothing_points_outside(outline: Outline, text: str) -> None:
 
 
 def test_the_policy_forbids_connections_and_allows_only_our_scripts(outline: Outline) -> None:
-    [policy] = [meta["content"] or "" for meta in outline.of("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
-    rules = dict(rule.strip().partition(" ")[::2] for rule in policy.split(";"))
-    nonce = rules["script-src"].removeprefix("'nonce-").removesuffix("'")
-    assert rules["default-src"] == "'none'"
-    assert len(nonce) == 32
-    for attributes in outline.of("script"):
-        inert = attributes.get("type") in {"application/json", "text/plain"}
-        assert inert or attributes.get("nonce") == nonce
-    assert not [name for _, attributes in outline.elements for name in attributes if name.startswith("on")]
+    outline.check_policy()
 
 
 def test_two_pages_have_two_nonces(rich_folder: Path, text: str) -> None:
@@ -114,10 +63,7 @@ def test_hostile_names_are_text_and_nothing_else(outline: Outline, text: str, ma
     assert made.hostile not in text
     assert any(made.hostile in words for words in outline.texts)
     assert len(outline.of("script")) == 4
-    for name in ("figures", "csv"):
-        assert "<" not in outline.script(name)
-        json.loads(outline.script(name))
-    assert made.hostile in json.loads(outline.script("csv"))
+    assert made.hostile in outline.payload("csv")
 
 
 def test_plotly_is_there_once_and_whole(outline: Outline, text: str) -> None:
@@ -133,7 +79,7 @@ def test_plain_embeds_the_bundle_as_it_is(rich_folder: Path) -> None:
 
 
 def test_every_chart_has_its_figure_and_every_figure_a_chart(outline: Outline) -> None:
-    figures = json.loads(outline.script("figures"))
+    figures = outline.payload("figures")
     drawn = {attributes["data-figure"] for attributes in outline.of("div") if "data-figure" in attributes}
     choices = {attributes["value"] for attributes in outline.of("option")}
     assert drawn <= set(figures) <= drawn | choices
@@ -193,7 +139,7 @@ def test_energy_has_charts_where_it_was_measured_and_a_sentence_elsewhere(made: 
     measurement = made.measured(case, 1.0, 1)
     measurement.energy = Energy(power_w=310.0, energy_j=0.02, source="nvml total energy")
     outline = Outline(page.html(frame.load(made.run(tmp_path / "run", [case], [measurement]))))
-    assert {"energy-attention-0", "power-attention-0"} <= set(json.loads(outline.script("figures")))
+    assert {"energy-attention-0", "power-attention-0"} <= set(outline.payload("figures"))
 
 
 def test_an_unmeasured_number_is_no_zero(made: SimpleNamespace, tmp_path: Path) -> None:
