@@ -49,6 +49,7 @@ def run(
     threads: flags.Threads = None,
     seed: flags.Seed = 0,
     energy: flags.Energy = "auto",
+    refine_crossovers: flags.RefineCrossovers = False,
     budget: flags.Budget = None,
     build_timeout: flags.BuildTimeout = None,
     call_timeout: flags.CallTimeout = 30.0,
@@ -64,7 +65,7 @@ def run(
     from .terminal import TerminalProgress
 
     if resume is not None:
-        raise typer.Exit(_resumed(resume, load or [], budget, (model, weights, inputs)))
+        raise typer.Exit(_resumed(resume, load or [], budget, (model, weights, inputs), refine=refine_crossovers))
     chosen = launch.Options(
         presets=tuple(preset or ()),
         operators=options.words(operator, "--operator"),
@@ -77,6 +78,7 @@ def run(
         seed=seed,
         energy=options.energy(energy),
         budget_s=budget,
+        refine_crossovers=refine_crossovers,
         threads=threads,
         build_timeout_s=build_timeout,
         call_timeout_s=call_timeout,
@@ -198,7 +200,9 @@ def salvage(
     reporting.say_path(f"{kept} records kept: go on with kerneldyno run --resume", run_folder)
 
 
-def _resumed(folder: Path, load: list[Path], budget: float | None, files: tuple[Path | None, Path | None, Path | None]) -> int:
+def _resumed(
+    folder: Path, load: list[Path], budget: float | None, files: tuple[Path | None, Path | None, Path | None], *, refine: bool
+) -> int:
     """Go on with a stored run, `files` being those of its model; the exit status."""
     from . import journal, launch, models, options
     from .terminal import TerminalProgress
@@ -206,7 +210,7 @@ def _resumed(folder: Path, load: list[Path], budget: float | None, files: tuple[
     options.refuse_beside_resume(sys.argv)
     model = named.model(*files, ",".join(models.layers_of(journal.read(folder).manifest.cases)) or None) if any(files) else None
     with launch.stop_on_signals() as stop:
-        return _conclude(*launch.resume(folder, load, budget, TerminalProgress(reporting.console()), stop, model))
+        return _conclude(*launch.resume(folder, load, budget, TerminalProgress(reporting.console()), stop, model, refine_crossovers=refine))
 
 
 def _conclude(folder: Path, ended: str) -> int:

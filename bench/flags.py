@@ -54,6 +54,14 @@ BuildTimeout = Annotated[
 CallTimeout = Annotated[float, Option(metavar="SECONDS", help="Limit for one call.")]
 Out = Annotated[Path | None, Option(metavar="DIR", help="Folder for the results. (default: runs/DATE-PRESET)")]
 Resume = Annotated[
-    Path | None, Option(metavar="DIR", help="Measure what is missing of this run. Only --load, --budget and the model go with it.")
+    Path | None,
+    Option(metavar="DIR", help="Measure what is missing of this run. Only --load, --budget, --refine-crossovers and the model go with it."),
+]
+RefineCrossovers = Annotated[
+    bool,
+    Option(
+        "--refine-crossovers",
+        help="Afterwards measure lengths between those where the fastest kernel changes, until it is known within 10 %.",
+    ),
 ]
 Json = Annotated[Path | None, Option("--json", metavar="FILE", help="Write what was found as JSON, too.")]

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+from msgspec import structs
 
 from kerneldyno.kernels import _given_files as files
 from kerneldyno.kernels import presets, registry
 from kerneldyno.kernels.registry import Device, Kernel, Problem
 
-from . import environment, models, plan, privacy
+from . import environment, models, plan, privacy, refine
 from .comparison import Comparison
 from .instruments import processor
 from .journal import Journal, read
@@ -51,6 +52,7 @@ class Options:
     seed: int = 0
     energy: EnergyChoice = "auto"
     budget_s: float | None = None
+    refine_crossovers: bool = False
     threads: int | None = None
     build_timeout_s: float | None = None
     call_timeout_s: float = 30.0
@@ -67,10 +69,12 @@ def launch(options: Options, progress: Progress, stop: Callable[[], bool] = lamb
 
     Raises UsageError, KernelFileError, DeviceError or JournalError, each with one sentence, before anything is measured.
     """
-    device, made, manifest = _prepared(options)
+    device, kernels, made, manifest = _prepared(options)
     folder = options.out or _new_folder(options)
+    more = refine.asked(manifest.settings, kernels, device)
     with offering(options.model), only_one(device), Journal.create(folder, manifest) as journal:
-        return folder, Runner(made, journal, manifest.settings, progress, options.load, stop, known=options.ceilings).run(manifest.created)
+        runner = Runner(made, journal, manifest.settings, progress, options.load, stop, known=options.ceilings, more=more)
+        return folder, runner.run(manifest.created)
 
 
 def check(options: Options, progress: Progress, stop: Callable[[], bool] = lambda: False) -> tuple[Plan, dict[str, Measurement], Ended]:
@@ -79,7 +83,7 @@ def check(options: Options, progress: Progress, stop: Callable[[], bool] = lambd
     In worker processes like those of a run, so that a crash or a hang costs one case. Nothing is timed and nothing is
     left on the disk. Raises as `launch` does.
     """
-    device, made, manifest = _prepared(options)
+    device, _, made, manifest = _prepared(options)
     with (
         offering(options.model),
         only_one(device),
@@ -91,7 +95,7 @@ def check(options: Options, progress: Progress, stop: Callable[[], bool] = lambd
     return made, runner.measurements, ended
 
 
-def _prepared(options: Options) -> tuple[Device, Plan, Manifest]:
+def _prepared(options: Options) -> tuple[Device, dict[str, Kernel], Plan, Manifest]:
     """Everything that can be said before anything is measured."""
     require_torch()
     device = environment.choose(options.device)
@@ -99,7 +103,7 @@ def _prepared(options: Options) -> tuple[Device, Plan, Manifest]:
     chosen = presets_of(options, device)
     made = _plan(options, kernels, chosen, device)
     settings = settings_of(options, chosen, device)
-    return device, made, manifest_of(made, settings, environment.describe(device, settings.threads), _sources(made, kernels))
+    return device, kernels, made, manifest_of(made, settings, environment.describe(device, settings.threads), _sources(made, kernels))
 
 
 def resume(
@@ -109,8 +113,12 @@ def resume(
     progress: Progress,
     stop: Callable[[], bool] = lambda: False,
     model: Chosen | None = None,
+    *,
+    refine_crossovers: bool = False,
 ) -> tuple[Path, Ended]:
     """Measure what is missing of a stored run; return its folder and how it ended. `model`: that of the run, if it had one.
+
+    `refine_crossovers` has it do so afterwards, as a run does that was begun with it.
 
     Raises MismatchError when kernels or machine are no longer those that the run was started with.
     """
@@ -126,9 +134,11 @@ def resume(
     device = environment.choose(stored.environment.device)
     made, machine = plan.of_manifest(stored), environment.describe(device, stored.settings.threads)
     current = manifest_of(made, stored.settings, machine, _sources(made, kernels))
-    settings = _with_budget(stored.settings, budget_s)
+    settings = structs.replace(stored.settings, budget_s=budget_s, refine_crossovers=refine_crossovers or stored.settings.refine_crossovers)
+    more = refine.asked(settings, kernels, device)
     with offering(model), only_one(device), Journal.resume(folder, current) as journal:
-        return folder, Runner(plan.of_manifest(stored), journal, settings, progress, tuple(load), stop).run(current.created)
+        made.extend(journal.run.added)
+        return folder, Runner(made, journal, settings, progress, tuple(load), stop, more=more).run(current.created)
 
 
 def require_torch() -> None:
@@ -198,6 +208,7 @@ def settings_of(options: Options, chosen: Sequence[presets.Preset], device: Devi
         seed=options.seed,
         energy=options.energy,
         budget_s=options.budget_s,
+        refine_crossovers=options.refine_crossovers,
         threads=threads,
         build_timeout_s=options.build_timeout_s or BUILD_TIMEOUT_S[device.kind],
         call_timeout_s=options.call_timeout_s,
@@ -220,12 +231,6 @@ def _require_range(option: str, value: int, least: int, most: int) -> None:
         raise UsageError(f"{option} {value} is impossible here: give a whole number from {least} to {most}")
 
 
-def _with_budget(settings: Settings, budget_s: float | None) -> Settings:
-    """A budget is not part of what the numbers mean: a resumed run may have another one, or none."""
-    changed = {name: getattr(settings, name) for name in settings.__struct_fields__}
-    return Settings(**{**changed, "budget_s": budget_s})
-
-
 def manifest_of(
     made: Plan, settings: Settings, machine: Environment, sources: Mapping[str, str], comparison: Comparison | None = None
 ) -> Manifest:
@@ -235,7 +240,7 @@ def manifest_of(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=settings,
         environment=machine,
-        cases=made.cases,
+        cases=list(made.cases),
         skipped=made.skipped,
         comparison=comparison,
         sources=dict(sources),

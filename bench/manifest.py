@@ -10,7 +10,8 @@ import msgspec
 from .comparison import Comparison
 from .records import Case
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: the cases of a run are those of its manifest. 2: its journal may add some."""
 
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +70,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     processes: int = 1
     seed: int = 0
     energy: Literal["auto", "off", "on"] = "auto"
+    refine_crossovers: bool = False
+    """Whether lengths are added after the plan, to find where the fastest kernel changes."""
     budget_s: float | None = None
     threads: int = 1
     build_timeout_s: float = 180.0

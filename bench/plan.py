@@ -57,6 +57,18 @@ class Plan:
     cases: list[Case] = field(default_factory=list)
     """All of them, skipped ones too, in the order of the groups."""
 
+    def extend(self, cases: Iterable[Case]) -> None:
+        """Add cases at the end, those that are not skipped to the groups of their problems."""
+        groups = {group.id: group for group in self.groups}
+        for case in cases:
+            self.cases.append(case)
+            if case.id in self.skipped:
+                continue
+            if case.group not in groups:
+                groups[case.group] = Group(case.group, case.label, case.operator, [])
+                self.groups.append(groups[case.group])
+            groups[case.group].cases.append(case)
+
 
 def select(kernels: Mapping[str, Kernel], globs: Sequence[str], operators: Sequence[str] = ()) -> list[Kernel]:
     """The kernels that a list of globs names; a glob without "/" matches in every operator.
@@ -177,11 +189,9 @@ def make(
 
 def of_manifest(manifest: Manifest) -> Plan:
     """The plan that a run was started with."""
-    groups: dict[str, Group] = {}
-    for case in manifest.cases:
-        if case.id not in manifest.skipped:
-            groups.setdefault(case.group, Group(case.group, case.label, case.operator, [])).cases.append(case)
-    return Plan(groups=list(groups.values()), skipped=dict(manifest.skipped), cases=list(manifest.cases))
+    plan = Plan(groups=[], skipped=dict(manifest.skipped))
+    plan.extend(manifest.cases)
+    return plan
 
 
 def _with_axis(operator: str, fields: dict[str, Any], axis: str, value: Any) -> dict[str, Any]:

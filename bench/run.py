@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,16 +19,16 @@ from kerneldyno.kernels.registry import AWKWARD, kind_of
 from . import environment, finalists, privacy
 from .answers import Answers
 from .child import Child, Loss
-from .entries import Attempt, CeilingsFound, GroupDone, Measured, Session, SessionEnd
-from .journal import Journal
+from .entries import Attempt, CeilingsFound, Extended, GroupDone, Measured, Session, SessionEnd
+from .journal import Journal, Run
 from .manifest import Settings
 from .messages import Doing, Done, Finished, Found, Message, Request, Trial
+from .pace import Pace
 from .plan import Group, Plan
 from .records import Case, Ceilings, Measurement, Process
 
 QUARANTINE = 2
 """A case during which the harness died this often is not tried again."""
-GROUP_GUESS_S = 30.0
 OUT_OF_MEMORY = "out of memory"
 CRASHES_PER_GROUP = 20
 
@@ -39,6 +39,7 @@ class Progress(Protocol):
     """Who wants to know how the run goes; the terminal in earnest, a list in tests."""
 
     def begin(self, plan: Plan, settings: Settings, done: int) -> None: ...
+    def extended(self, cases: Sequence[Case]) -> None: ...
     def group(self, group: Group, number: int, of: int, left_s: float | None) -> None: ...
     def doing(self, case: Case | None, phase: str) -> None: ...
     def done(self, case: Case, measurement: Measurement) -> None: ...
@@ -60,20 +61,23 @@ class Runner:
     """Whether groups are measured, or put through the gate only."""
     known: Ceilings | None = None
     """Ceilings that were measured on this machine a moment ago; None: they are measured first."""
+    more: Callable[[Run], Sequence[Case]] = lambda _: ()
+    """Asked when all is measured, and again after that: cases that the plan lacked; none when there are no more."""
     trial: Trial | None = None
     """What the names of the cases stand for, where they are candidates of a tuning."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     _ceilings: Ceilings | None = None
+    _knows_ceilings: bool = False
+    """Whether they were measured in this session."""
     _workers: int = 0
     _out_of_memory: dict[str, int] = field(default_factory=dict)
     """Kernel (of a side) -> bytes of the smallest problem at which memory ran out."""
-    _group_s: list[float] = field(default_factory=list)
     _energy_s: float = 0.0
     """Spent on power and joules, of all groups."""
 
     def run(self, started: str) -> Ended:
         """Measure until all is done, the budget is used up, or somebody asks to stop."""
-        self._began = time.monotonic()
+        self._pace = Pace(self.settings.budget_s)
         self.measurements = dict(self.journal.run.measurements)
         self._workers = _last_worker(self.measurements)
         self._ceilings = self.journal.run.ceilings
@@ -88,7 +92,9 @@ class Runner:
             with self._scratch() as scratch:
                 self._scratch_path = scratch
                 ended = self._all_groups()
-            self.journal.append(SessionEnd(reason=ended, wall_s=time.monotonic() - self._began))
+                while ended == "finished" and (cases := self.more(self.journal.run)):
+                    ended = self._measure_more(cases)
+            self.journal.append(SessionEnd(reason=ended, wall_s=self._pace.spent_s))
             return ended
         finally:
             self.progress.end(ended)
@@ -96,16 +102,25 @@ class Runner:
     def _all_groups(self) -> Ended:
         passes = [(process, group) for process in range(self.settings.processes) for group in self.plan.groups]
         pending = [(process, group) for process, group in passes if self._missing(group, process)]
-        if pending and self.mode == "group":
+        if pending and self.mode == "group" and not self._knows_ceilings:
             self._measure_ceilings()
         for number, (process, group) in enumerate(pending):
             if self.stop():
                 return "interrupted"
-            if self._out_of_budget():
+            if self._pace.is_over():
                 return "budget"
-            self.progress.group(group, number + 1, len(pending), self._time_left(len(pending) - number))
+            self.progress.group(group, number + 1, len(pending), self._pace.expected_s(len(pending) - number))
             self._one_group(group, process)
         return "interrupted" if self.stop() else "budget" if self.settings.budget_s and self._unfinished() else "finished"
+
+    def _measure_more(self, cases: Sequence[Case]) -> Ended:
+        """Take cases into the plan, and measure them. They are written down first: a resumed run has them, too."""
+        if self._pace.is_over():
+            return "budget"
+        self.journal.append(Extended(list(cases)))
+        self.plan.extend(cases)
+        self.progress.extended(cases)
+        return self._all_groups()
 
     def _one_group(self, group: Group, process: int) -> None:
         """Measure what is missing of a group; a lost worker costs one case, and the rest goes on in a new one."""
@@ -114,12 +129,12 @@ class Runner:
         for _ in range(CRASHES_PER_GROUP):
             self._skip_what_will_not_fit(group)
             cases = self._missing(group, process)
-            if not cases or self.stop() or self._out_of_budget(started_group=True):
+            if not cases or self.stop() or self._pace.is_over(started_group=True):
                 break
             for name, seconds in self._one_worker(cases, first=process == 0).items():
                 phases[name] = phases.get(name, 0.0) + seconds
         wall = time.monotonic() - started
-        self._group_s.append(wall)
+        self._pace.took(wall)
         phases["other"] = max(wall - sum(phases.values()), 0.0)
         self.journal.append(GroupDone(group=group.id, wall_s=wall, phases_s=phases))
 
@@ -170,7 +185,7 @@ class Runner:
             load=tuple(str(path) for path in self.load),
             trial=self.trial,
             first=first,
-            stop_after_s=self._budget_left(),
+            stop_after_s=self._pace.left_s,
             ceilings=self._ceilings,
             known_awkward=self._known_awkward(),
             joules=joules,
@@ -189,6 +204,7 @@ class Runner:
         return tuple(kind for kind, seen in through.items() if seen == sides[kind])
 
     def _measure_ceilings(self) -> None:
+        self._knows_ceilings = True
         if self.known is not None and {case.dtype for case in self.plan.cases} <= self.known.matmul_flops_per_s.keys():
             self._learn(self.known)
             return
@@ -260,24 +276,6 @@ class Runner:
                 self._record(
                     Measurement(case=case.id, status="skipped", reason="this kernel ran out of memory at a smaller problem already")
                 )
-
-    def _budget_left(self) -> float | None:
-        budget = self.settings.budget_s
-        return None if budget is None else max(budget - (time.monotonic() - self._began), 0.0)
-
-    def _out_of_budget(self, *, started_group: bool = False) -> bool:
-        """Whether another group would not fit; one that has started may use what is left."""
-        left = self._budget_left()
-        if left is None:
-            return False
-        usual = sum(self._group_s) / len(self._group_s) if self._group_s else 0.0
-        return left <= (1.0 if started_group else 0.5 * usual)
-
-    def _time_left(self, groups: int) -> float | None:
-        usual = sum(self._group_s) / len(self._group_s) if self._group_s else GROUP_GUESS_S
-        expected = usual * groups
-        left = self._budget_left()
-        return expected if left is None else min(expected, left)
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:

@@ -56,6 +56,13 @@ class TerminalProgress:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
 
+    def extended(self, cases: Sequence[Case]) -> None:
+        self._total += len(cases)
+        problems = len({case.group for case in cases})
+        lengths = ", ".join(str(length) for length in sorted({case.seq_len for case in cases}))
+        what = f"{problems} more group{'s' * (problems > 1)} to find where one kernel overtakes another: length {lengths}"
+        self.console.print(what, highlight=False)
+
     def group(self, group: Group, number: int, of: int, left_s: float | None) -> None:
         self._left_s, self._group_began = left_s, time.monotonic()
         left = f", about {duration(left_s)} left" if left_s is not None else ""

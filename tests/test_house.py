@@ -30,7 +30,10 @@ FOR_REPORTS = {f"kerneldyno.bench.{name}" for name in PLAIN}
 DECIDING = {f"kerneldyno.bench.compare.{name}" for name in ("decide", "pairs", "quantities", "verdicts", "outcome", "stored")}
 READING = {f"kerneldyno.bench.compare.{name}" for name in ("sources", "registrations", "alone")}
 PLANNING = {f"kerneldyno.bench.compare.{name}" for name in ("revisions", "differences", "sides", "cells", "commits", "contest", "command")}
-RUNNING = {f"kerneldyno.bench.{name}" for name in ("plan", "run", "environment", "__main__", "export", "onekernel", "pytest_plugin")}
+RUNNING = {
+    f"kerneldyno.bench.{name}"
+    for name in ("plan", "run", "refine", "pace", "environment", "__main__", "export", "onekernel", "pytest_plugin")
+}
 TUNING = {f"kerneldyno.bench.tune.{name}" for name in ("command", "contestants", "goals", "prune", "decide", "book", "folder", "telling")}
 TORCH_FREE = RUNNING | FOR_REPORTS | DECIDING | READING | PLANNING | TUNING
 KERNEL_FREE = FOR_REPORTS | DECIDING | READING

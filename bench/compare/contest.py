@@ -199,7 +199,7 @@ class Contest(Runner):
 
     def _room_for(self, cell: str) -> bool:
         """Whether one more cell leaves time for the fewest processes of it and of all that are begun."""
-        left = self._budget_left()
+        left = self._pace.left_s
         if left is None:
             return True
         usual = sum(self._cost_s.values()) / len(self._cost_s)
@@ -218,7 +218,7 @@ class Contest(Runner):
 
     def _affords(self, cells: Sequence[Cell]) -> bool:
         """Whether there is time for one more process of each of these."""
-        left = self._budget_left()
+        left = self._pace.left_s
         return left is None or sum(self._cost_s.get(cell.id, 0.0) for cell in cells) <= left
 
     def _out_of_time(self, what: str) -> None:

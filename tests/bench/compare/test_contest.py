@@ -6,6 +6,7 @@ import pytest
 
 from kerneldyno.bench.compare.contest import MOST_THROWN, Contest
 from kerneldyno.bench.journal import Journal, read
+from kerneldyno.bench.pace import Pace
 from kerneldyno.bench.plan import Plan
 from kerneldyno.bench.records import Measurement
 
@@ -64,8 +65,8 @@ def test_what_failed_takes_its_rival_along_but_not_the_canary(contest, made, mea
     assert contest._missing(group, 1) == []
 
 
-def test_a_cell_that_cannot_get_a_ratio_needs_no_time(contest, made, monkeypatch):
-    monkeypatch.setattr(contest, "_budget_left", lambda: 100.0)
+def test_a_cell_that_cannot_get_a_ratio_needs_no_time(contest, made):
+    contest._pace = Pace(100.0)
     first, second, third = made.cells
     contest._cost_s = {first.id: 10.0}
     assert contest._room_for(second.id) is False  # 6 processes of the first and 6 of the second
