@@ -34,8 +34,8 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def report(session: nox.Session) -> None:
-    """Write tables and page of a stored run again, without torch: `nox -s report -- runs/…`."""
-    install(session, ".")
+    """Write tables and page of a stored run again, without torch: `nox -s report -- runs/…`, with `--png DIR` its pictures."""
+    install(session, ".[pictures]")
     session.run("kerneldyno", "report", *session.posargs)
 
 

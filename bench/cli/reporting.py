@@ -13,16 +13,44 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+Png = Annotated[Path | None, typer.Option("--png", metavar="DIR", help="Write every chart as a PNG picture, too (needs a browser).")]
+Svg = Annotated[Path | None, typer.Option("--svg", metavar="DIR", help="Write every chart as an SVG picture, too.")]
 Plain = Annotated[bool, typer.Option(help="Embed the chart library uncompressed, for browsers without DecompressionStream.")]
 
 
-def report(run_folder: Folder, plain: Plain = False) -> None:
+def report(run_folder: Folder, plain: Plain = False, png: Png = None, svg: Svg = None) -> None:
     """Write results.csv, results.parquet, samples.parquet and report.html of a run again; the files of a comparison likewise."""
     from .. import journal
 
     if journal.read(run_folder).manifest.comparison is not None:
+        if png or svg:
+            raise _no_pictures(f"{run_folder} is a comparison")
         raise typer.Exit(comparing.again(console(), run_folder, plain=plain))
+    draw(run_folder, png, svg)
     say_path("report:", write(run_folder, plain=plain))
+
+
+def draw(folder: Path, png: Path | None, svg: Path | None) -> None:
+    """Write a run's charts as pictures into the folders that are given. Raises UsageError or PictureError when it cannot be done."""
+    from kerneldyno.reports import frame, pictures
+
+    from ..plan import UsageError
+
+    frames = frame.load(folder)
+    for place, form in ((png, "png"), (svg, "svg")):
+        if place is None:
+            continue
+        try:
+            made = pictures.write(frames, place, form)  # type: ignore[arg-type]
+        except OSError as error:
+            raise UsageError(f"--{form} {place}: cannot be written ({error.strerror or error}): give another folder") from error
+        say_path(f"{len(made)} pictures:", place)
+
+
+def _no_pictures(why: str) -> Exception:
+    from ..plan import UsageError
+
+    return UsageError(f"--png and --svg draw the charts of one run, and {why}: name the folder of a run")
 
 
 def write(folder: Path, *, plain: bool = False) -> Path:
