@@ -23,6 +23,14 @@ LATENCY = QUANTITIES["latency"]
 DASHES = {"solid": "none", "dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 3", "longdashdot": "10 3 2 3"}
 """Plotly's name of each dash -> the same as an SVG stroke-dasharray, for legends outside plotly."""
 MOST_TICKS = 7
+LETTER = 0.035
+"""Room for the letter of one run, as a fraction of the axis: letters stand side by side, since lines often end at one place."""
+
+LENGTHS = "sequence length, tokens"
+FILLED = 0.8
+"""Share of a kernel's row that the lanes of its runs take up."""
+LEAST_HEIGHT, ROW_HEIGHT, LANE_HEIGHT = 290, 26, 14
+GAP = "\N{NO-BREAK SPACE}" * 3
 
 Drawn = list[tuple["Member", list["Row"]]]
 """The rows of one variant and batch that have a number, run by run."""
@@ -31,6 +39,12 @@ Drawn = list[tuple["Member", list["Row"]]]
 def dash_of(member: Member) -> str:
     """The dash of a run; from the seventh on dashes return, and only the letter tells runs apart."""
     return list(DASHES)[(ord(member.letter) - ord("A")) % len(DASHES)]
+
+
+def height(figure: Figure, runs: int) -> int:
+    """Pixels in which labels and letters of a chart do not touch."""
+    kernels = 0 if figure["layout"]["xaxis"]["title"]["text"] == LENGTHS else len(figure["layout"]["yaxis"]["tickvals"])
+    return max(LEAST_HEIGHT, 90 + max(ROW_HEIGHT, LANE_HEIGHT * runs) * kernels)
 
 
 def over_runs(drawn: Drawn, looks: Mapping[str, Style]) -> Figure:
@@ -44,22 +58,23 @@ def _lines(drawn: Drawn, looks: Mapping[str, Style]) -> Figure:
     divisor, unit = scale_of(every, LATENCY)
     traces = []
     for kernel in dict.fromkeys(row["kernel"] for row in every):
-        for member, own in drawn:
+        for number, (member, own) in enumerate(drawn):
             points = sorted((row for row in own if row["kernel"] == kernel), key=lambda row: row["seq_len"])
             if points:
                 at = {"x": [row["seq_len"] for row in points], "y": [row["latency_s"] / divisor for row in points]}
                 at |= {"mode": "lines+markers+text", "textposition": "middle right"}
-                traces.append(_trace(member, kernel, points, looks[kernel]) | at)
+                letter = GAP * number + member.letter
+                traces.append(_trace(member, kernel, points, looks[kernel]) | at | {"text": [""] * (len(points) - 1) + [letter]})
     lengths = sorted({row["seq_len"] for row in every})
     shown = lengths[:: math.ceil(len(lengths) / MOST_TICKS)]
     across = {
         "type": "log",
-        "title": {"text": "sequence length, tokens"},
+        "title": {"text": LENGTHS},
         "tickvals": shown,
         "ticktext": [f"{length:g}" for length in shown],
     }
-    # room for the letters
-    across |= {"range": [math.log10(lengths[0]) - 0.05, math.log10(lengths[-1]) + 0.08 * math.log10(lengths[-1] / lengths[0]) + 0.03]}
+    low, high = math.log10(lengths[0]), math.log10(lengths[-1])
+    across |= {"range": [low - 0.04 * (high - low), high + (0.05 + LETTER * len(drawn)) * (high - low)]}
     return figure_of(traces, across, axis_of(every, LATENCY, divisor, unit))
 
 
@@ -71,12 +86,14 @@ def _marks(drawn: Drawn, looks: Mapping[str, Style]) -> Figure:
         best[row["kernel"]] = min(row["latency_s"], best.get(row["kernel"], math.inf))
     names = sorted(best, key=lambda kernel: -best[kernel])
     traces = []
-    for member, own in drawn:
+    for number, (member, own) in enumerate(drawn):
+        lane = 0.5 - (number + 0.5) / len(drawn)
         for row in own:
-            at = {"x": [row["latency_s"] / divisor], "y": [row["kernel"]], "mode": "markers+text", "textposition": "top center"}
+            at = {"x": [row["latency_s"] / divisor], "y": [names.index(row["kernel"]) + FILLED * lane]}
+            at |= {"mode": "markers+text", "textposition": "middle right", "text": [member.letter]}
             traces.append(_trace(member, row["kernel"], [row], looks[row["kernel"]]) | at)
-    kernels = {"type": "category", "automargin": True, "tickvals": names, "ticktext": [_tick(name) for name in names]}
-    kernels |= {"categoryorder": "array", "categoryarray": names}
+    kernels = {"automargin": True, "tickvals": list(range(len(names))), "ticktext": [_tick(name) for name in names], "zeroline": False}
+    kernels |= {"range": [-0.6, len(names) - 0.4]}
     return figure_of(traces, axis_of(every, LATENCY, divisor, unit), kernels)
 
 
@@ -86,7 +103,7 @@ def _trace(member: Member, kernel: str, points: Sequence[Row], look: Style) -> d
     trace["line"] |= {"dash": dash_of(member)}
     return trace | {
         "name": f"{trace['name']}, {member.letter}",
-        "text": [""] * (len(points) - 1) + [member.letter],
+        "textfont": {"size": 10},
         "hovertext": [_hover(member, row) for row in points],
         "hovertemplate": "%{hovertext}<extra></extra>",
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import tables, units
@@ -22,6 +22,7 @@ class Line:
     """One run in a cell."""
 
     letter: str
+    """Nothing where one line stands for all runs."""
     cell: Cell
     reason: str = ""
     """Where the page tells why there is no number: an element's id."""
@@ -43,6 +44,8 @@ class Board:
     grid: Grid
     exact: list[tuple[str, list[Stack | None]]]
     approximate: list[tuple[str, list[Stack | None]]]
+    empty: list[str]
+    """Kernels that were planned, and have a number in no run."""
 
 
 def boards(together: Together) -> list[Board]:
@@ -116,18 +119,29 @@ def _board(together: Together, grid: Grid, reasons: dict[tuple[str, str], str]) 
     columns = [(columns.title, batch, length) for columns in grid.columns for batch, length in columns.shapes]
     cases = {kernel: [grid.cells.get((kernel, *column)) for column in columns] for kernel in grid.kernels}
     made = {kernel: [row and _stack(together, row, reasons) for row in own] for kernel, own in cases.items()}
-    order = sorted(grid.kernels, key=lambda kernel: -_standing(together, [row for row in cases[kernel] if row]))
+    empty = [kernel for kernel, own in cases.items() if not any(_has_number(together, row) for row in own if row)]
+    order = sorted(
+        (kernel for kernel in grid.kernels if kernel not in empty),
+        key=lambda kernel: -_standing(together, [row for row in cases[kernel] if row]),
+    )
     approximate = {kernel for kernel in order if any(row["approximate"] for row in cases[kernel] if row)}
     return Board(
         grid,
         [(kernel, made[kernel]) for kernel in order if kernel not in approximate],
         [(kernel, made[kernel]) for kernel in order if kernel in approximate],
+        empty,
     )
+
+
+def _has_number(together: Together, planned: Row) -> bool:
+    return any(has_number(together.row(member, planned["case"])) for member in together.members)
 
 
 def _stack(together: Together, planned: Row, reasons: dict[tuple[str, str], str]) -> Stack:
     case = planned["case"]
     lines = [_line(member, together.row(member, case), reasons.get((member.letter, case), "")) for member in together.members]
+    if len({(line.cell.text, line.reason) for line in lines}) == 1 and lines[0].cell.state != "ok":
+        lines = [replace(lines[0], letter="")]
     return Stack(lines, planned["dtype"], units.times(ratio(together, case)))
 
 

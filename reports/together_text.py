@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .together import Member, Together
 
+COMMIT_LENGTH = 10
 NAMED = 4
 """So many runs or kernels are named in a sentence; the others are counted."""
 
@@ -32,9 +33,8 @@ def subject(together: Together) -> str:
 
 def headline(together: Together) -> str:
     """What is common, and who is fastest where, in one sentence."""
-    told = [f"{_named(operator)}: {_leaders(together, operator)}" for operator in operators(together)]
-    shapes = units.count(len(together.shared), "shape")
-    return f"{shapes} in two runs or more. {'; '.join(told)}." if told else f"{shapes} in two runs or more; no exact kernel has a number."
+    told = "; ".join(f"{_named(operator).lower()}: {_leaders(together, operator)}" for operator in operators(together))
+    return f"Fastest at the {units.count(len(together.shared), 'shape')} that {_whose(together)} measured: {told}."
 
 
 def operators(together: Together) -> list[str]:
@@ -69,7 +69,7 @@ def takeaway(together: Together, operator: str) -> str:
     same = sum(len(set(first.values())) == 1 for first in asked)
     if not asked:
         return "No shape has a fastest exact kernel in two runs."
-    whose = "both runs" if len(together.members) == 2 else "all runs that have it"
+    whose = "both runs" if len(together.members) == 2 else "all runs that have a number"
     return (
         f"The same exact kernel is fastest in {whose} at {same} of {units.count(len(asked), 'shape')}. Each line of a cell is one run: "
         "speedup over the baseline of that run, paired within it, and the latency of one call."
@@ -78,15 +78,16 @@ def takeaway(together: Together, operator: str) -> str:
 
 def outcome(together: Together, member: Member) -> list[str]:
     """The lines of a run's card."""
-    run, told = member.run, _told_apart(together)[member.letter]
+    run = member.run
+    environment, settings = run.manifest.environment, run.manifest.settings
     rows = list(member.rows.values())
-    measured = sum(map(has_number, rows))
-    commit = f", commit {run.manifest.environment.commit}" if run.manifest.environment.commit else ""
+    commit = f", commit {_brief(environment.commit)}" if environment.commit else ""
+    alike = [other for other in together.members if machine(other.run) == machine(run) and conditions(other.run) != conditions(run)]
     return [
         machine(run),
         f"{moment(run.manifest.created)} UTC, kerneldyno {run.manifest.version}{commit}",
-        f"{measured} of {units.count(len(rows), 'case')} with a number, protocol {run.manifest.settings.protocol.name}",
-        *([told] if told else []),
+        f"{sum(map(has_number, rows))} of {units.count(len(rows), 'case')} with a number, protocol {settings.protocol.name}",
+        *([f"unlike {units.listed(other.letter for other in alike)}: {_told_apart(together)[member.letter]}"] if alike else []),
     ]
 
 
@@ -94,7 +95,7 @@ def notes(together: Together) -> list[str]:
     """What holds for the page as a whole."""
     return [
         "these runs were measured at different times: a ratio between two of them holds machine, software and noise, and is not a verdict. "
-        "To judge a change, measure both sides together: use `kerneldyno compare`",
+        "To judge a change, measure both sides together with kerneldyno compare",
         *_unlike(together),
         *(f"left out: {folder.said}" for folder in together.left_out),
     ]
@@ -139,6 +140,10 @@ def method() -> list[tuple[str, str]]:
     ]
 
 
+def _whose(together: Together) -> str:
+    return "both runs" if len(together.members) == 2 else "two runs or more"
+
+
 def _leaders(together: Together, operator: str) -> str:
     """Who leads an operator in which runs."""
     by_leader: dict[str, list[tuple[Member, int, int]]] = {}
@@ -153,7 +158,7 @@ def _leaders(together: Together, operator: str) -> str:
         ((kernel, runs),) = by_leader.items()
         if len(runs) == len(together.members):
             whose = "both runs" if len(runs) == 2 else f"all {len(runs)} runs"
-            return f"{kernel} leads in {whose} ({_numbers(runs)})"
+            return f"{kernel} in {whose} ({_numbers(runs)})"
     said = [f"{kernel} in {_runs(runs)} ({_numbers(runs)})" for kernel, runs in by_leader.items()]
     return units.listed([*said[:NAMED], *([f"{len(said) - NAMED} more"] if len(said) > NAMED else [])])
 
@@ -218,6 +223,12 @@ def _shapes(labels: Sequence[str]) -> str:
     """So many shapes, the first of them by name."""
     named = ", ".join(labels[:NAMED]) + ", …" * (len(labels) > NAMED)
     return f"{units.count(len(labels), 'shape')}: {named}"
+
+
+def _brief(commit: str) -> str:
+    """A commit as people name it, with what is said after it."""
+    name, dash, rest = commit.partition("-")
+    return name[:COMMIT_LENGTH] + dash + rest
 
 
 def _named(operator: str) -> str:

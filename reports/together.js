@@ -1,0 +1,31 @@
+// the page of several runs: runs can be hidden everywhere, and its table can be saved
+(() => {
+  const { all, read, redraw, hiding, save } = kerneldyno;
+  const hidden = new Set();
+  hiding.push((_, meta) => hidden.has(meta.run));
+
+  function showRuns() {
+    for (const element of all("[data-run]")) element.hidden = hidden.has(element.dataset.run);
+    const columns = all("#listing thead th").flatMap((heading, place) => (heading.dataset.runColumn ? [[place, hidden.has(heading.dataset.runColumn)]] : []));
+    for (const row of all("#listing tr")) for (const [place, hides] of columns) row.cells[place].hidden = hides;
+    redraw();
+  }
+  document.addEventListener("change", ({ target }) => {
+    const run = target.dataset.runSwitch;
+    if (run === undefined) return;
+    if (target.checked) hidden.delete(run); else hidden.add(run);
+    for (const box of all(`[data-run-switch="${run}"]`)) box.checked = target.checked;
+    showRuns();
+  });
+
+  const quoted = (value) => (value === null ? "" : /[",\r\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
+  document.getElementById("save-csv").addEventListener("click", async () => {
+    const { columns, rows } = await read("table");
+    save([columns, ...rows].map((row) => row.map(quoted).join(",")).join("\n") + "\n", "text/csv", "together.csv");
+  });
+  document.getElementById("save-json").addEventListener("click", async () => {
+    const { columns, rows } = await read("table");
+    const named = rows.map((row) => Object.fromEntries(row.map((value, place) => [columns[place], value])));
+    save(JSON.stringify(named, null, 1) + "\n", "application/json", "together.json");
+  });
+})();
