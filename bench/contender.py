@@ -13,7 +13,7 @@ from kerneldyno.kernels.registry import Kernel, Problem, Run, Setup
 from .gate.verify import Standard, glanced_at
 from .pool import Answered, Pool
 from .records import Case, Measurement, Process
-from .stats import StoppingRule, WarmUp
+from .stopping import StoppingRule, WarmUp
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from .outcomes import outcome
 from .pool import Pool
 from .records import Case, Ceilings, Clocks, Measurement, Phase, Status, Warn
 from .rounds import Rounds
-from .stats import StoppingRule, WarmUp
+from .stopping import StoppingRule, WarmUp
 
 FEWEST_SAMPLES = 3
 """Below this an interrupted case is left for the next time instead of being recorded."""

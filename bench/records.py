@@ -6,6 +6,7 @@ A quantity ends in its SI unit and means *per call*. None means "not measured", 
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -16,7 +17,7 @@ SideName = Literal["", "base", "candidate", "copy"]
 Phase = Literal["start", "build", "check", "identify", "memory", "warmup", "timing", "energy", "recheck"]
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
+class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):  # dict: room for what is cached, which is no field
     """Kernel x problem x device x seed: one row of the results."""
 
     kernel: str
@@ -50,13 +51,13 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         """Under which name a worker finds the kernel: two sides may have different kernels of one name."""
         return f"{self.side}:{self.kernel}" if self.side else self.kernel
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Stable over runs and machines: the key for resuming and joining."""
         key = [self.entry, self.operator, sorted(self.problem.items()), self.device, self.seed]
         return hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:16]
 
-    @property
+    @cached_property
     def group(self) -> str:
         """Equal for the cases of one problem on one device, which are measured side by side."""
         key = [self.operator, sorted(self.problem.items()), self.device, self.seed]

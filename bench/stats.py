@@ -1,30 +1,30 @@
-"""Medians, intervals, paired ratios and the rules when to stop sampling: numpy and scipy, no torch.
+"""Medians, intervals and paired ratios: plain Python and scipy, no torch.
 
 The interval of one process says how well *that* process was measured; identical code in fresh processes differs by several
 times as much. So intervals are over processes as soon as there are three, and never over pooled samples of many.
+
+A process has some dozens of samples: numpy's functions would spend more time on being called than on them.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .manifest import Protocol
     from .records import Process
 
 MIN_PROCESSES = 3
 """From this many processes on, an interval is over processes."""
 TIE_MARGIN = 0.02
 """Two kernels whose ratio may be this close to 1 are not called faster or slower."""
-WARMUP_WINDOWS = 3
-"""So many warm-up windows in a row must agree."""
+
+LogRounds = dict[tuple[int, int], dict[int, float]]
+"""(Worker, how many processes of that worker came before) -> round -> ln of seconds per call."""
 
 
 class Interval(NamedTuple):
@@ -50,13 +50,33 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     Too few samples for such an interval (under 6 at 95 %) get Student's instead, widened to hold all of them; a single
     sample gets an interval of NaN. Raises ValueError when there is none.
     """
-    return _interval_of_sorted(sorted(samples), confidence)
+    return interval_of_sorted(sorted(samples), confidence)
+
+
+def interval_of_sorted(ordered: Sequence[float], confidence: float = 0.95) -> Interval:
+    """`median_interval` of samples that are sorted already."""
+    _require(ordered)
+    count = len(ordered)
+    middle = _middle(ordered)
+    outside = _samples_outside(count, confidence)
+    if outside:
+        return Interval(middle, ordered[outside - 1], ordered[count - outside])
+    _, low, high = mean_interval(ordered, confidence)
+    return Interval(middle, min(low, ordered[0]), max(high, ordered[-1])) if count > 1 else Interval(middle, low, high)
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
-    """The value that `percent` of 100 samples do not exceed, interpolated. Raises ValueError when there are no samples."""
+    """The value that `percent` of 100 samples do not exceed, interpolated as numpy does. Raises ValueError when there are none."""
     _require(samples)
-    return float(np.percentile(np.asarray(samples, dtype=float), percent))
+    if not 0 <= percent <= 100:
+        raise ValueError(f"{percent} is no percentile: it must lie between 0 and 100")
+    ordered = sorted(samples)
+    place = (len(ordered) - 1) * (percent / 100)
+    below = int(place)
+    if below >= len(ordered) - 1:
+        return float(ordered[-1])
+    low, high, share = ordered[below], ordered[below + 1], place - below
+    return low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
 
 
 def latency(processes: Sequence[Process], confidence: float = 0.95) -> Interval:
@@ -66,14 +86,17 @@ def latency(processes: Sequence[Process], confidence: float = 0.95) -> Interval:
     processes' medians, with a t-interval over the logarithms. Processes without samples do not count. Raises ValueError
     when no sample is left.
     """
-    logs = [_logs(process.samples_s) for process in processes if process.samples_s]
-    _require(logs)
-    if len(logs) >= MIN_PROCESSES:
-        return _exponential(mean_interval([float(np.median(values)) for values in logs], confidence))
-    pooled = np.concatenate(logs)
-    _, low, high = _exponential(median_interval(pooled.tolist(), confidence))
-    estimate = float(np.median([sample for process in processes for sample in process.samples_s]))
-    return Interval(estimate, low, high)
+    taken = [sorted(process.samples_s) for process in processes if process.samples_s]
+    _require(taken)
+    if len(taken) >= MIN_PROCESSES:
+        return _exponential(mean_interval([_middle(_logs(ordered)) for ordered in taken], confidence))
+    pooled = taken[0] if len(taken) == 1 else sorted(chain(*taken))
+    _require_positive(pooled)
+    outside = _samples_outside(len(pooled), confidence)
+    if outside:
+        return Interval(_middle(pooled), pooled[outside - 1], pooled[-outside])
+    _, low, high = _exponential(interval_of_sorted(_logs(pooled), confidence))  # few: the interval is one of logarithms
+    return Interval(_middle(pooled), low, high)
 
 
 def paired_speedup(a: Sequence[Process], b: Sequence[Process], confidence: float = 0.95) -> Interval:
@@ -84,17 +107,34 @@ def paired_speedup(a: Sequence[Process], b: Sequence[Process], confidence: float
     two: the median and interval of the rounds themselves, pooled, since two processes say next to nothing about
     a third. Raises ValueError when no worker process took samples of both in one round.
     """
+    return speedup(log_rounds(a), log_rounds(b), confidence)
+
+
+def speedup(a: LogRounds, b: LogRounds, confidence: float = 0.95) -> Interval:
+    """`paired_speedup` of what `log_rounds` made of two kernels: for those that are paired with several others."""
     paired = _paired(a, b)
     if not paired:
         raise ValueError("no common rounds: the two were not sampled side by side, so their times cannot be paired")
     if len(paired) >= MIN_PROCESSES:
-        return _exponential(mean_interval([float(np.median(ratios)) for ratios in paired], confidence))
-    return _exponential(median_interval([ratio for ratios in paired for ratio in ratios], confidence))
+        return _exponential(mean_interval([_middle(sorted(ratios)) for ratios in paired], confidence))
+    return _exponential(median_interval(paired[0] if len(paired) == 1 else [*chain(*paired)], confidence))
 
 
 def paired_medians(a: Sequence[Process], b: Sequence[Process]) -> list[float]:
     """Per process that took samples of both in one round, in the order of `a`: the median over those rounds of ln t_b - ln t_a."""
-    return [float(np.median(ratios)) for ratios in _paired(a, b)]
+    return [_middle(sorted(ratios)) for ratios in _paired(log_rounds(a), log_rounds(b))]
+
+
+def log_rounds(processes: Sequence[Process]) -> LogRounds:
+    """What pairing needs of one kernel: per process and round the logarithm of its seconds, of several samples their median.
+
+    A process is known by its worker's number, and by order where several have the same (runs that do not number their
+    workers). Raises ValueError when a sample is no time above 0.
+    """
+    found: LogRounds = {}
+    for process in processes:
+        found[process.worker, sum(worker == process.worker for worker, _ in found)] = _log_rounds(process)
+    return found
 
 
 def is_tie(interval: Interval, margin: float = TIE_MARGIN) -> bool:
@@ -118,89 +158,6 @@ def geometric_mean(values: Iterable[float]) -> float:
     logs = _logs(list(values))
     _require(logs)
     return math.exp(math.fsum(logs) / len(logs))
-
-
-class StoppingRule:
-    """Says when one kernel has been sampled enough, by a protocol; fed with every sample as it is taken."""
-
-    def __init__(self, protocol: Protocol) -> None:
-        self.protocol = protocol
-        self.busy_s = 0.0
-        """Time spent in samples so far."""
-        self._ordered: list[float] = []
-
-    def add(self, seconds_per_call: float, busy_s: float) -> None:
-        """Take note of a sample, and of the time that it took in all."""
-        insort(self._ordered, seconds_per_call)
-        self.busy_s += busy_s
-
-    def forget(self, seconds_per_call: float) -> None:
-        """Take a sample back that does not count after all. The time that it took was spent: it still counts to the cap.
-
-        Raises ValueError when there is no such sample.
-        """
-        place = bisect_left(self._ordered, seconds_per_call)
-        if self._ordered[place : place + 1] != [seconds_per_call]:
-            raise ValueError(f"{seconds_per_call} is none of the {len(self._ordered)} samples: only what was added can be forgotten")
-        del self._ordered[place]
-
-    @property
-    def reached(self) -> float:
-        """Half-width of the median's interval so far, as a fraction; infinite before the second sample."""
-        return _interval_of_sorted(self._ordered).half_width if self._ordered else math.inf
-
-    @property
-    def reason(self) -> str | None:
-        """Why sampling may stop: "target reached" or "cap"; None while it should go on."""
-        protocol = self.protocol
-        enough = len(self._ordered) >= protocol.min_samples and self.busy_s >= protocol.min_total_s
-        if enough and self.reached <= protocol.target:
-            return "target reached"
-        return "cap" if self.busy_s and self.busy_s >= protocol.cap_s else None
-
-    @property
-    def is_finished(self) -> bool:
-        return self.reason is not None
-
-
-class WarmUp:
-    """Says when one kernel is warm, by a protocol; fed with windows of calls that are timed but not kept."""
-
-    def __init__(self, protocol: Protocol) -> None:
-        self.protocol = protocol
-        self.busy_s = 0.0
-        """Time spent in windows so far."""
-        self._windows: list[float] = []
-
-    def add(self, window_seconds_per_call: float, busy_s: float) -> None:
-        """Take note of a window, and of the time that it took in all."""
-        self._windows = [*self._windows, window_seconds_per_call][-WARMUP_WINDOWS:]
-        self.busy_s += busy_s
-
-    @property
-    def stable(self) -> bool:
-        """Whether the last windows agree: the slowest is slower than the fastest by no more than the protocol allows."""
-        if len(self._windows) < WARMUP_WINDOWS:
-            return False
-        slowest, fastest = max(self._windows), min(self._windows)
-        return slowest <= fastest * (1 + self.protocol.warmup_agreement)
-
-    @property
-    def is_finished(self) -> bool:
-        """Warm, or out of patience; `stable` tells which."""
-        protocol = self.protocol
-        return (self.stable and self.busy_s >= protocol.warmup_s) or self.busy_s >= protocol.warmup_cap_s
-
-
-def _interval_of_sorted(ordered: Sequence[float], confidence: float = 0.95) -> Interval:
-    _require(ordered)
-    count = len(ordered)
-    middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
-    outside = _samples_outside(count, confidence)
-    if outside:
-        return Interval(middle, ordered[outside - 1], ordered[count - outside])
-    _, low, high = mean_interval(ordered, confidence)
-    return Interval(middle, min(low, ordered[0]), max(high, ordered[-1])) if count > 1 else Interval(middle, low, high)
 
 
 @lru_cache(maxsize=4096)
@@ -228,45 +185,55 @@ def _student(degrees: int, confidence: float) -> float:
     return float(special.stdtrit(degrees, (1 + confidence) / 2))
 
 
-def _by_worker(processes: Sequence[Process]) -> dict[tuple[int, int], Process]:
-    """Processes by worker number, and by order where several have the same (runs that do not number their workers)."""
-    found: dict[tuple[int, int], Process] = {}
-    for process in processes:
-        found[process.worker, sum(worker == process.worker for worker, _ in found)] = process
-    return found
+def _middle(ordered: Sequence[float]) -> float:
+    """The median of what is sorted already."""
+    count = len(ordered)
+    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
 
 
-def _paired(a: Sequence[Process], b: Sequence[Process]) -> list[list[float]]:
-    """ln t_b - ln t_a round by round, for each process that has common rounds."""
-    workers, others = _by_worker(a), _by_worker(b)
-    return [ratios for key, one in workers.items() if key in others and (ratios := _log_ratios(one, others[key]))]
+def _paired(a: LogRounds, b: LogRounds) -> list[list[float]]:
+    """ln t_b - ln t_a round by round, for each process that has common rounds; rounds in order."""
+    return [ratios for key, one in a.items() if (other := b.get(key)) and (ratios := _log_ratios(one, other))]
 
 
-def _log_ratios(a: Process, b: Process) -> list[float]:
-    """ln t_b - ln t_a of each round that both have, in order of rounds; several samples of a round count as their median."""
-    times_a, times_b = _log_rounds(a), _log_rounds(b)
-    return [times_b[number] - times_a[number] for number in sorted(times_a.keys() & times_b.keys())]
+def _log_ratios(a: dict[int, float], b: dict[int, float]) -> list[float]:
+    return [b[number] - a[number] for number in sorted(a) if number in b]
 
 
 def _log_rounds(process: Process) -> dict[int, float]:
-    by_round: dict[int, list[float]] = {}
-    for number, value in zip(process.rounds, _logs(process.samples_s), strict=True):
-        by_round.setdefault(number, []).append(float(value))
-    return {number: values[0] if len(values) == 1 else float(np.median(values)) for number, values in by_round.items()}
+    logs = _logs(process.samples_s)
+    found = dict(zip(process.rounds, logs, strict=True))
+    if len(found) == len(logs):  # one sample a round: nothing to gather
+        return found
+    gathered: dict[int, list[float]] = {}
+    for number, value in zip(process.rounds, logs, strict=True):
+        gathered.setdefault(number, []).append(value)
+    return {number: _middle(sorted(values)) for number, values in gathered.items()}
 
 
-def _logs(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    array = np.asarray(values, dtype=np.float64)
-    if not (array > 0).all():
-        raise ValueError(f"{array[~(array > 0)][0]} is not a time or ratio above 0: its logarithm is undefined")
-    return np.log(array)
+def _logs(values: Sequence[float]) -> list[float]:
+    if values:
+        _require_positive(values)
+    return [math.log(value) for value in values]
+
+
+def _require_positive(values: Sequence[float]) -> None:
+    if not min(values) > 0 or math.isnan(sum(values)):  # wherever a NaN stands, the sum is one
+        bad = next(value for value in values if not value > 0)
+        raise ValueError(f"{float(bad)} is not a time or ratio above 0: its logarithm is undefined")
 
 
 def _exponential(interval: Interval) -> Interval:
-    with np.errstate(over="ignore"):  # two samples far apart: the interval reaches to infinity
-        return Interval(*(float(np.exp(value)) for value in interval))
+    return Interval(*map(_exp, interval))
 
 
-def _require(values: Sequence[object] | np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:  # two samples far apart: the interval reaches to infinity
+        return math.inf
+
+
+def _require(values: Sequence[object]) -> None:
     if not len(values):
         raise ValueError("no samples: nothing was measured here")

@@ -12,7 +12,7 @@ from ..instruments.clock import Clock
 from ..legs import run_leg
 from ..manifest import PROTOCOLS, Protocol
 from ..records import Case, Measurement, Process
-from ..stats import StoppingRule, WarmUp
+from ..stopping import StoppingRule, WarmUp
 from .subjects import Group
 
 NAME = "kerneldyno"

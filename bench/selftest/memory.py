@@ -13,7 +13,7 @@ from kerneldyno.bench.contender import Contender
 from kerneldyno.bench.gate.truth import Truth
 from kerneldyno.bench.manifest import PROTOCOLS
 from kerneldyno.bench.records import Measurement
-from kerneldyno.bench.stats import StoppingRule, WarmUp
+from kerneldyno.bench.stopping import StoppingRule, WarmUp
 from kerneldyno.kernels import registry
 from kerneldyno.kernels.registry import Device, Kernel, Problem, Setup
 

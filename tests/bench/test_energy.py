@@ -17,7 +17,7 @@ from kerneldyno.bench.manifest import PROTOCOLS
 from kerneldyno.bench.plan import make
 from kerneldyno.bench.pool import Pool
 from kerneldyno.bench.records import Measurement
-from kerneldyno.bench.stats import StoppingRule, WarmUp
+from kerneldyno.bench.stopping import StoppingRule, WarmUp
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Device, Setup, kernel
 

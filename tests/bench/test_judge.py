@@ -9,7 +9,7 @@ from kerneldyno.bench.contender import Contender, Sample
 from kerneldyno.bench.instruments.watch import Reading
 from kerneldyno.bench.manifest import PROTOCOLS
 from kerneldyno.bench.records import Case, Ceilings, Measurement
-from kerneldyno.bench.stats import StoppingRule, WarmUp
+from kerneldyno.bench.stopping import StoppingRule, WarmUp
 
 PROTOCOL = PROTOCOLS["default"]
 

@@ -12,7 +12,7 @@ from kerneldyno.bench.legs import ENOUGH_COLD, run_leg
 from kerneldyno.bench.manifest import PROTOCOLS
 from kerneldyno.bench.pool import Pool
 from kerneldyno.bench.records import Measurement
-from kerneldyno.bench.stats import StoppingRule, WarmUp
+from kerneldyno.bench.stopping import StoppingRule, WarmUp
 from kerneldyno.kernels.attention.problem import Attention, AttentionInputs
 from kerneldyno.kernels.registry import kernel
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from kerneldyno.bench import stats
 from kerneldyno.bench.manifest import PROTOCOLS, Protocol
 from kerneldyno.bench.records import Process
-from kerneldyno.bench.stats import Interval, StoppingRule, WarmUp
+from kerneldyno.bench.stats import Interval
+from kerneldyno.bench.stopping import StoppingRule, WarmUp
 
 times = st.floats(min_value=1e-7, max_value=100.0)
 many_times = st.lists(times, min_size=1, max_size=60)

@@ -26,7 +26,7 @@ from kerneldyno.bench.instruments.clock import FakeClock
 from kerneldyno.bench.manifest import PROTOCOLS
 from kerneldyno.bench.records import Measurement
 from kerneldyno.bench.selftest.impostors import impostors
-from kerneldyno.bench.stats import StoppingRule, WarmUp
+from kerneldyno.bench.stopping import StoppingRule, WarmUp
 from kerneldyno.kernels._identity import ran_backend
 from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.registry import Device, Kernel, NotAsNamed, Problem, Setup, kernel, load

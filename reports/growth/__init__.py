@@ -1,0 +1,1 @@
+"""How reports grow with a run: made-up runs of several sizes, and what their tables and page cost."""
