@@ -10,7 +10,11 @@ from kerneldyno.bench import stats
 from kerneldyno.bench.records import Case, Measurement
 from kerneldyno.bench.stats import Interval
 
+from .timings import ITSELF, Timing, timings
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kerneldyno.bench.journal import Run
 
 COLUMNS = [
@@ -18,41 +22,37 @@ COLUMNS = [
     "baseline", "speedup", "speedup_low", "speedup_high", "runner_up", "lead", "lead_low", "lead_high", "tie", "contestants",
 ]  # fmt: skip
 
-Entry = tuple[Case, Measurement, float]
+Entry = tuple[Case, Measurement, Timing]
 
 
-def winners(run: Run) -> pd.DataFrame:
+def winners(run: Run, timed: Mapping[str, Timing] | None = None) -> pd.DataFrame:
     """One row per problem, device and division ("exact", "approximate") in which some kernel is ok: the fastest.
 
     `lead` is the runner-up's time over the winner's, from paired rounds; `tie` says that its interval includes ± 2 %,
-    or that the two could not be paired. A kernel alone in its division wins without a runner-up.
+    or that the two could not be paired. A kernel alone in its division wins without a runner-up. `timed` is what
+    `timings` made of the run, for those who have it.
     """
+    timed = timings(run) if timed is None else timed
     divisions: dict[tuple[str, bool], list[Entry]] = {}
-    everyone = {(case.group, case.kernel): run.measurements.get(case.id) for case in run.cases}
-    for case in run.cases:
-        measurement = run.measurements.get(case.id)
-        if measurement is not None and measurement.status == "ok" and measurement.samples_s:
-            entry = (case, measurement, stats.latency(measurement.processes).estimate)
-            divisions.setdefault((case.group, case.approximate), []).append(entry)
-    records = [_contest(entries, everyone.get((entries[0][0].group, entries[0][0].baseline))) for entries in divisions.values()]
-    return pd.DataFrame(records, columns=COLUMNS)
+    for case in run.manifest.cases:
+        if timing := timed.get(case.id):
+            divisions.setdefault((case.group, case.approximate), []).append((case, run.measurements[case.id], timing))
+    return pd.DataFrame([_contest(entries) for entries in divisions.values()], columns=COLUMNS)
 
 
-def _contest(entries: list[Entry], base: Measurement | None) -> dict[str, Any]:
+def _contest(entries: list[Entry]) -> dict[str, Any]:
     """The row of one division of one problem."""
-    ranked = _ranked(entries, base)
+    ranked = _ranked(entries)
     lead = paired(ranked[0][1], ranked[1][1]) if len(ranked) > 1 else None
     if lead is not None and lead.estimate < 1.0:  # the paired rounds know better than the two medians
         ranked[0], ranked[1] = ranked[1], ranked[0]
         lead = paired(ranked[0][1], ranked[1][1])
-    case, measurement, seconds = ranked[0]
-    against = paired(measurement, base) if base is not None and base.status == "ok" else None
-    if case.kernel == case.baseline:
-        against = Interval(1.0, 1.0, 1.0)
+    case, _, timing = ranked[0]
+    against = ITSELF if case.kernel == case.baseline else timing.speedup
     names = "operator device label batch seq_len dtype direction group kernel family baseline"
     return {name: getattr(case, name) for name in names.split()} | {
         "division": "approximate" if case.approximate else "exact",
-        "latency_s": seconds,
+        "latency_s": timing.latency.estimate,
         "speedup": against.estimate if against else None,
         "speedup_low": against.low if against else None,
         "speedup_high": against.high if against else None,
@@ -65,14 +65,11 @@ def _contest(entries: list[Entry], base: Measurement | None) -> dict[str, Any]:
     }
 
 
-def _ranked(entries: list[Entry], base: Measurement | None) -> list[Entry]:
+def _ranked(entries: list[Entry]) -> list[Entry]:
     """Fastest first: by paired speedup over the baseline, which a drifting machine leaves alone; else by latency."""
-    speedups = {}
-    for entry in entries:
-        against = paired(entry[1], base) if base is not None and base.status == "ok" else None
-        if against is None:
-            return sorted(entries, key=lambda entry: entry[2])
-        speedups[entry[0].id] = against.estimate
+    speedups = {case.id: timing.speedup.estimate for case, _, timing in entries if timing.speedup}
+    if len(speedups) < len(entries):
+        return sorted(entries, key=lambda entry: entry[2].latency.estimate)
     return sorted(entries, key=lambda entry: -speedups[entry[0].id])
 
 
