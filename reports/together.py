@@ -17,7 +17,7 @@ import msgspec
 from kerneldyno.bench.journal import MismatchError, RunFolderError
 
 from . import history
-from .frame import COLUMNS, _tidy, results, rows, winners
+from .frame import COLUMNS, Frames, _tidy, rows
 from .tables import Marks
 
 if TYPE_CHECKING:
@@ -53,28 +53,28 @@ class Member:
     @cached_property
     def rows(self) -> dict[str, Row]:
         """Its results, by the id of kernel and problem."""
-        joined = {case.id: joint(case).id for case in self.run.manifest.cases}
-        return {joined[row["case"]]: row for row in rows(results(self.run))}
+        joined = {case.id: joint(case).id for case in self.run.cases}
+        return {joined[row["case"]]: row for row in rows(self._frames.results)}
 
     @cached_property
     def contests(self) -> list[Row]:
         """Its winners, with the problem's id as `group`."""
-        joined = {case.group: joint(case).group for case in self.run.manifest.cases}
-        return [contest | {"group": joined[contest["group"]]} for contest in rows(self._winners)]
+        joined = {case.group: joint(case).group for case in self.run.cases}
+        return [contest | {"group": joined[contest["group"]]} for contest in rows(self._frames.winners)]
 
     @cached_property
     def marks(self) -> Marks:
         """Who is first, or tied with the first, within this run."""
-        return Marks.of(list(self.rows.values()), self._winners)
+        return Marks.of(list(self.rows.values()), self._frames.winners)
 
     @cached_property
     def groups(self) -> set[str]:
         """The ids of the problems that it planned."""
-        return {joint(case).group for case in self.run.manifest.cases}
+        return {joint(case).group for case in self.run.cases}
 
     @cached_property
-    def _winners(self) -> pd.DataFrame:
-        return winners(self.run)
+    def _frames(self) -> Frames:
+        return Frames(self.run)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Together:
     @cached_property
     def cases(self) -> dict[str, Case]:
         """Each kernel and problem that any of the runs planned, by its id; without device and seed."""
-        return {case.id: case for member in self.members for case in map(joint, member.run.manifest.cases)}
+        return {case.id: case for member in self.members for case in map(joint, member.run.cases)}
 
     @cached_property
     def shared(self) -> set[str]:
@@ -114,7 +114,7 @@ class Together:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row per kernel, problem and run, those that a run did not plan included: HEAD, then the columns of `frame.results`."""
-        made = list(self._rows())
+        made = list(self.rows())
         names = dict.fromkeys([*HEAD, *(name for row in made for name in row)])
         return _tidy({name: [row.get(name) for row in made] for name in names})
 
@@ -126,7 +126,8 @@ class Together:
     def _absent(self) -> dict[str, Row]:
         return {row["case"]: dict.fromkeys(COLUMNS) | row | {"status": "missing", "reason": NOT_PLANNED} for row in self.planned}
 
-    def _rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
+        """The rows of `frame`."""
         for member in self.members:
             environment = member.run.manifest.environment
             head = {"letter": member.letter, "name": member.name, "created": member.run.manifest.created}
@@ -146,7 +147,10 @@ def read(folders: Sequence[Path | str]) -> Together:
     found = history.read(folders)
     if len(found.runs) == 1:
         aside = "".join(f"; {folder.sentence}" for folder in found.left_out)
-        raise RunFolderError(f"only one run is left, {found.runs[0].folder}, and at least two are set side by side{aside}")
+        raise RunFolderError(
+            f"there is only one run, {found.runs[0].folder} (a run given twice counts once), and nothing to set beside it: "
+            f"give two, or the folder of one run for its own page{aside}"
+        )
     if len(found.runs) > MOST:
         raise RunFolderError(
             f"{len(found.runs)} runs are too many to be read side by side: give at most {MOST}, or follow them with kerneldyno history"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import shell, summary, tables, together_figures, together_tables, together_text, units
 from .figures import looks_of
-from .frame import replacing, rows
+from .frame import replacing
 from .shapes import SHORT_DTYPES, titles, variants
 from .summary import OPERATORS, short
 from .together import Together, has_number, read
@@ -77,12 +77,12 @@ def html(together: Together, *, plain: bool = False) -> str:
     """The page as text."""
     drawing = _Drawing(together)
     parts = drawing.parts()  # before its figures are embedded
-    saved = together.frame[list(SAVED)]
+    numberless = together_tables.numberless(together)
     differences = facts([member.run for member in together.members])
     return shell.render(
         "together.html.j2",
         figures=drawing.figures,
-        payloads={"table": {"columns": list(SAVED), "rows": [list(row.values()) for row in rows(saved)]}},
+        payloads={"table": {"columns": list(SAVED), "rows": [[row.get(name) for name in SAVED] for row in together.rows()]}},
         styles=["together.css"],
         scripts=["together.js"],
         words={
@@ -101,7 +101,7 @@ def html(together: Together, *, plain: bool = False) -> str:
         headings=together_tables.headings(together),
         listing=together_tables.listing(together),
         partial=together_text.partial(together),
-        numberless=together_tables.numberless(together),
+        numberless=numberless,
         method=together_text.method(),
         options=_options(together),
     )  # fmt: skip

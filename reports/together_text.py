@@ -33,8 +33,8 @@ def subject(together: Together) -> str:
 
 def headline(together: Together) -> str:
     """What is common, and who is fastest where, in one sentence."""
-    told = "; ".join(f"{_named(operator).lower()}: {_leaders(together, operator)}" for operator in operators(together))
-    return f"Fastest at the {units.count(len(together.shared), 'shape')} that {_whose(together)} measured: {told}."
+    told = "; ".join(f"for {_named(operator).lower()}, {_leaders(together, operator)}" for operator in operators(together))
+    return f"Fastest at the {units.count(len(together.shared), 'shape')} that {_whose(together)} planned: {told}."
 
 
 def operators(together: Together) -> list[str]:

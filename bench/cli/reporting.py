@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,24 +12,92 @@ import typer
 from . import comparing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
-Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+Folders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folder of a run; several, or folders that hold runs: side by side.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The page alone, there. (default: report.html in the run; of several runs/together.html)"),
+]
 Png = Annotated[Path | None, typer.Option("--png", metavar="DIR", help="Write every chart as a PNG picture, too (needs a browser).")]
 Svg = Annotated[Path | None, typer.Option("--svg", metavar="DIR", help="Write every chart as an SVG picture, too.")]
 Plain = Annotated[bool, typer.Option(help="Embed the chart library uncompressed, for browsers without DecompressionStream.")]
 
 
-def report(run_folder: Folder, plain: Plain = False, png: Png = None, svg: Svg = None) -> None:
-    """Write results.csv, results.parquet, samples.parquet and report.html of a run again; the files of a comparison likewise."""
+TOGETHER = Path("runs/together.html")
+"""Where the page of several runs goes by default."""
+
+
+def report(folders: Folders, out: Out = None, plain: Plain = False, png: Png = None, svg: Svg = None) -> None:
+    """Write results.csv, results.parquet, samples.parquet and report.html of a run again; the files of a comparison likewise.
+
+    Several runs, of other machines, versions or days, come onto one page: side by side, never pooled.
+    """
     from .. import journal
 
-    if journal.read(run_folder).manifest.comparison is not None:
+    run_folder = folders[0]
+    if len(folders) > 1 or _holds_runs(run_folder):
+        if png or svg:
+            raise _no_pictures("several are given")
+        together(folders, out or TOGETHER, plain=plain)
+    elif journal.read(run_folder).manifest.comparison is not None:
         if png or svg:
             raise _no_pictures(f"{run_folder} is a comparison")
+        if out is not None:
+            raise _not_elsewhere(run_folder)
         raise typer.Exit(comparing.again(console(), run_folder, plain=plain))
-    draw(run_folder, png, svg)
-    say_path("report:", write(run_folder, plain=plain))
+    else:
+        draw(run_folder, png, svg)
+        say_path("report:", write(run_folder, plain=plain) if out is None else page_alone(run_folder, out, plain=plain))
+
+
+def together(folders: list[Path], out: Path, *, plain: bool = False) -> None:
+    """Write the page of several runs and say what was left out. Raises JournalError, or UsageError when it cannot be written."""
+    from kerneldyno.reports import together, together_page, together_text
+
+    found = together.read(folders)
+    for folder in found.left_out:
+        print(f"kerneldyno: left out: {folder.sentence}", file=sys.stderr)
+    with _written(out):
+        together_page.write(found, out, plain=plain)
+    print(together_text.headline(found))
+    say_path("report:", out)
+
+
+def page_alone(folder: Path, out: Path, *, plain: bool = False) -> Path:
+    """Write the page of a run elsewhere, and nothing into its folder; the page. Raises UsageError when it cannot be written."""
+    from kerneldyno.reports import frame, page
+
+    text = page.html(frame.load(folder), plain=plain)
+    with _written(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return frame.replacing(out, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def _written(out: Path) -> Iterator[None]:
+    """Inside, a page is written to --out; what stops that becomes a UsageError."""
+    from ..plan import UsageError
+
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written ({error.strerror or error}): give another file") from error
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Whether this is a folder of run folders rather than a run."""
+    from .. import journal
+
+    return folder.is_dir() and not any((folder / name).exists() for name in (journal.MANIFEST, journal.JOURNAL))
+
+
+def _not_elsewhere(folder: Path) -> Exception:
+    from ..plan import UsageError
+
+    return UsageError(f"--out is for the page of runs, and {folder} is a comparison, whose files stay together: leave --out away")
 
 
 def draw(folder: Path, png: Path | None, svg: Path | None) -> None:
