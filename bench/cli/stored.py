@@ -10,7 +10,7 @@ import typer
 
 Folders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders that hold runs.")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
-Form = Annotated[str, typer.Option("--format", metavar="FORMAT", help="Only pytest-benchmark so far.")]
+Form = Annotated[str, typer.Option("--format", metavar="FORMAT", help="csv or json: one row per case; or pytest-benchmark.")]
 Page = Annotated[Path, typer.Option(metavar="FILE", help="The page.")]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="The frame, too: one row per run and case.")]
 
@@ -34,12 +34,38 @@ def history(folders: Folders, out: Page = Path("runs/history.html"), csv: Csv = 
 def export(
     run_folder: Folder,
     form: Form = "pytest-benchmark",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="(default: RUN/pytest-benchmark.json)")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="(default: RUN/results.csv, results.json, pytest-benchmark.json)")
+    ] = None,
 ) -> None:
-    """Write a stored run as a file that other tools read: the JSON of pytest-benchmark."""
-    from .. import export as exporting
+    """Write a stored run as a file that other tools read: its table as CSV or JSON, or the JSON of pytest-benchmark."""
+    from kerneldyno.reports import downloads
 
+    from .. import export as exporting
+    from ..plan import UsageError
+
+    if form in downloads.FORMATS:
+        print(f"export: {_table(run_folder, out, form)}")
+        return
+    if form not in exporting.FORMATS:
+        raise UsageError(f"--format {form!r} is unknown: choose from {', '.join((*downloads.FORMATS, *exporting.FORMATS))}")
     done = exporting.export(run_folder, out, form)
     if done.notice:
         print(f"kerneldyno: {done.notice}", file=sys.stderr)
     print(f"export: {done.path}")
+
+
+def _table(folder: Path, out: Path | None, form: str) -> Path:
+    """The results of a run as a file. Raises UsageError where they cannot be one."""
+    from kerneldyno.reports import downloads, frame
+
+    from ..plan import UsageError
+
+    frames = frame.load(folder)
+    if frames.run.manifest.comparison is not None:
+        raise UsageError(f"{folder} is a comparison, whose result is verdict.json: kerneldyno report {folder} writes it again")
+    path = out or folder / f"results.{form}"
+    try:
+        return downloads.write(frames.results, path, form)
+    except OSError as error:
+        raise UsageError(f"--out {path}: cannot be written ({error.strerror or error}): give another file") from error
