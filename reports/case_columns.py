@@ -37,7 +37,7 @@ ABOUT_ENERGY = ["valid", "updates", "spread", "edge_error", "readings_ratio", "s
 
 def case_columns(run: Run, timed: Mapping[str, Timing]) -> Columns:
     """Every column, with a value or None for each case of the plan in order; `timed` as from `timings`, of the same run."""
-    cases = run.manifest.cases
+    cases = run.cases
     measured = [run.measurements.get(case.id) for case in cases]
     times = [timed.get(case.id) for case in cases]
     return (

@@ -74,7 +74,7 @@ def results(run: Run, timed: Mapping[str, Timing] | None = None) -> pd.DataFrame
     `timings` made of the run, for those who have it.
     """
     found = case_columns(run, timings(run) if timed is None else timed)
-    nothing = [None] * len(run.manifest.cases)
+    nothing = [None] * len(run.cases)
     return _tidy({name: found.get(name, nothing) for name in dict.fromkeys((*COLUMNS, *found))})
 
 
@@ -85,7 +85,7 @@ def samples(run: Run) -> pd.DataFrame:
     """
     taken = [
         (case, number, process)
-        for case in run.manifest.cases
+        for case in run.cases
         if (measurement := run.measurements.get(case.id)) is not None
         for number, process in enumerate(measurement.processes)
         if process.samples_s

@@ -121,7 +121,7 @@ def _options(figure: Figure, form: Form) -> dict[str, Any]:
 
 def _overviews(frames: Frames, below: str) -> Iterator[tuple[str, Figure]]:
     """A heatmap of each table of the page's first screen."""
-    by_case = variants(frames.run.manifest.cases)
+    by_case = variants(frames.run.cases)
     counted: dict[str, int] = {}
     for grid in grids(rows(frames.results), by_case):
         number = counted[grid.operator] = counted.get(grid.operator, 0) + 1
@@ -133,7 +133,7 @@ def _overviews(frames: Frames, below: str) -> Iterator[tuple[str, Figure]]:
 
 def _common(run: Run) -> dict[str, str]:
     """Operator -> what all its problems share, in words."""
-    found = variants(run.manifest.cases)
+    found = variants(run.cases)
     operators = dict.fromkeys(variant.operator for variant in found.values())
     return {operator: titles(variant for variant in found.values() if variant.operator == operator)[1] for operator in operators}
 

@@ -29,10 +29,10 @@ class Timing(NamedTuple):
 
 def timings(run: Run) -> dict[str, Timing]:
     """By case id, of all cases that are ok and have samples. Raises ValueError when a sample is no time above 0."""
-    bases = {(case.group, case.kernel): case for case in run.manifest.cases}
+    bases = {(case.group, case.kernel): case for case in run.cases}
     rounds: dict[str, LogRounds] = {}  # of baselines, which are paired with every other kernel of their group
     found = {}
-    for case in run.manifest.cases:
+    for case in run.cases:
         measurement = run.measurements.get(case.id)
         if measurement is not None and measurement.status == "ok" and (taken := sorted(measurement.samples_s)):
             latency = stats.latency(measurement.processes)

@@ -34,7 +34,7 @@ def winners(run: Run, timed: Mapping[str, Timing] | None = None) -> pd.DataFrame
     """
     timed = timings(run) if timed is None else timed
     divisions: dict[tuple[str, bool], list[Entry]] = {}
-    for case in run.manifest.cases:
+    for case in run.cases:
         if timing := timed.get(case.id):
             divisions.setdefault((case.group, case.approximate), []).append((case, run.measurements[case.id], timing))
     return pd.DataFrame([_contest(entries) for entries in divisions.values()], columns=COLUMNS)
