@@ -47,7 +47,7 @@ def command(run: Run, case: Case) -> str:
         words += ["--protocol", settings.protocol.name]
         words += _unless("--processes", settings.processes, 1) + _unless("--energy", settings.energy, "auto")
     words += ["--device", case.device, "--threads", str(settings.threads), *_unless("--seed", case.seed, 0)]
-    words += _unless("--build-timeout", settings.build_timeout_s, BUILD_TIMEOUT_S[case.device.partition(":")[0]])
+    words += _unless("--build-timeout", settings.build_timeout_s, BUILD_TIMEOUT_S.get(case.device.partition(":")[0], 0.0))
     words += _unless("--call-timeout", settings.call_timeout_s, CALL_TIMEOUT_S)
     words += [word for name in settings.load for word in ("--load", name)]
     return shlex.join(words)
@@ -71,8 +71,8 @@ def _contest(compared: Comparison, case: Case) -> list[str]:
     found = ["compare", "--base", _revision(compared.base.commit, compared.base.label)]
     if compared.candidate.label != "worktree":
         found += ["--candidate", _revision(compared.candidate.commit, compared.candidate.label)]
-    kernel = cell.base_kernel or cell.candidate_kernel
-    return [*found, *["--all"] * (cell.unchanged or not cell.compared), "--kernels", _kernels(kernel), *_decided(compared)]
+    unchanged = ["--all"] * (cell.unchanged or not cell.compared)
+    return [*found, *unchanged, "--kernels", _kernels(cell.candidate_kernel), *_decided(compared)]
 
 
 def _revision(commit: str | None, label: str) -> str:

@@ -279,6 +279,7 @@ def test_a_layer_of_a_model_is_found_again(
         require_same(run_of([case], settings), case, kernels, CPU)
 
 
+@pytest.mark.slow
 def test_the_command_of_a_measured_row_measures_it_again(tmp_path: Path) -> None:
     def measured(line: str, folder: str) -> Run:
         words = [sys.executable, "-P", "-m", "kerneldyno.bench", *shlex.split(line)[1:], "--out", folder]
