@@ -23,8 +23,8 @@ LATENCY = QUANTITIES["latency"]
 DASHES = {"solid": "none", "dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 3", "longdashdot": "10 3 2 3"}
 """Plotly's name of each dash -> the same as an SVG stroke-dasharray, for legends outside plotly."""
 MOST_TICKS = 7
-LETTER = 0.035
-"""Room for the letter of one run, as a fraction of the axis: letters stand side by side, since lines often end at one place."""
+LETTER = 0.034
+"""Room for the letter of one run, as a share of the axis: letters stand side by side, since lines often end at one place."""
 
 LENGTHS = "sequence length, tokens"
 FILLED = 0.8
@@ -74,7 +74,8 @@ def _lines(drawn: Drawn, looks: Mapping[str, Style]) -> Figure:
         "ticktext": [f"{length:g}" for length in shown],
     }
     low, high = math.log10(lengths[0]), math.log10(lengths[-1])
-    across |= {"range": [low - 0.04 * (high - low), high + (0.05 + LETTER * len(drawn)) * (high - low)]}
+    room = 0.03 + LETTER * len(drawn)
+    across |= {"range": [low - 0.04 * (high - low), high + room / (1 - room) * (high - low)]}
     return figure_of(traces, across, axis_of(every, LATENCY, divisor, unit))
 
 

@@ -147,6 +147,8 @@ class _Drawing:
             lengths = sorted({row["seq_len"] for _, measured in drawn for row in measured})
             if lengths:
                 title = [variant] * (len(named) > 1) + [f"batch {batch}"] + [f"length {lengths[0]}"] * (len(lengths) == 1)
+                lacking = [member.letter for member, measured in drawn if not measured]
+                title += [f"no number in {units.listed(lacking)}"] * bool(lacking)
                 kernels = units.count(len({row["kernel"] for _, measured in drawn for row in measured}), "kernel")
                 spoken = f"Latency of {kernels} in {units.count(len(drawn), 'run')}: {' · '.join(title)}"
                 figure = together_figures.over_runs(drawn, self.looks)

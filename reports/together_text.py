@@ -147,32 +147,36 @@ def _whose(together: Together) -> str:
 def _leaders(together: Together, operator: str) -> str:
     """Who leads an operator in which runs."""
     by_leader: dict[str, list[tuple[Member, int, int]]] = {}
+    several = set()
     for member in together.members:
         counted = wins(together, member, operator)
         if counted:
             first = units.listed(short(kernel) for kernel in _first(counted))
             by_leader.setdefault(first, []).append((member, max(counted.values()), counted.total()))
+            if len(_first(counted)) > 1:
+                several.add(first)
     if not by_leader:
         return "no exact kernel has a number"
-    if len(by_leader) == 1:
-        ((kernel, runs),) = by_leader.items()
-        if len(runs) == len(together.members):
-            whose = "both runs" if len(runs) == 2 else f"all {len(runs)} runs"
-            return f"{kernel} in {whose} ({_numbers(runs)})"
-    said = [f"{kernel} in {_runs(runs)} ({_numbers(runs)})" for kernel, runs in by_leader.items()]
-    return units.listed([*said[:NAMED], *([f"{len(said) - NAMED} more"] if len(said) > NAMED else [])])
+    said = [f"{kernel} in {_runs(together, runs)} ({_numbers(runs)}{' each' * (kernel in several)})" for kernel, runs in by_leader.items()]
+    return ", ".join([*said[:NAMED], *([f"{len(said) - NAMED} more"] if len(said) > NAMED else [])])
 
 
 def _numbers(runs: Sequence[tuple[Member, int, int]]) -> str:
-    """`7 and 6 of 9 shapes`, `7 of 9 and 3 of 4 shapes`."""
-    totals = {total for _, _, total in runs}
+    """`7 and 6 of 9 shapes`, `7 of 9 and 3 of 4 shapes`; `6 to 9 of 9 shapes` of many runs."""
+    wins_told, totals = [number for _, number, _ in runs], sorted({total for _, _, total in runs})
+    if len(runs) > NAMED:
+        least, most = min(wins_told), max(wins_told)
+        shapes = units.count(totals[0], "shape") if len(totals) == 1 else f"{totals[0]} to {totals[-1]} shapes"
+        return f"{least} to {most} of {shapes}" if least < most else f"{most} of {shapes}"
     if len(totals) == 1:
-        wins_told = [str(number) for _, number, _ in runs]
-        return f"{units.listed(wins_told if len(set(wins_told)) > 1 else wins_told[:1])} of {units.count(totals.pop(), 'shape')}"
+        same = len(set(wins_told)) == 1
+        return f"{units.listed(map(str, wins_told[:1] if same else wins_told))} of {units.count(totals[0], 'shape')}"
     return f"{units.listed(f'{number} of {total}' for _, number, total in runs)} shapes"
 
 
-def _runs(runs: Sequence[tuple[Member, int, int]]) -> str:
+def _runs(together: Together, runs: Sequence[tuple[Member, int, int]]) -> str:
+    if len(runs) == len(together.members):
+        return "both runs" if len(runs) == 2 else f"all {len(runs)} runs"
     return units.listed(member.letter for member, _, _ in runs)
 
 
@@ -201,7 +205,8 @@ def _unlike(together: Together) -> Iterator[str]:
         yield f"at {units.count(len(unlike), 'shape')} the runs have different baselines, so their speedups are not alike: {unlike[0]}"
     dirty = [member.letter for member in together.members if (member.run.manifest.environment.commit or "").endswith("-dirty")]
     if dirty:
-        yield f"{units.listed(dirty)} measured a changed worktree (-dirty): the commit named is not what was measured"
+        whose = "all runs" if len(dirty) == len(runs) else units.listed(dirty)
+        yield f"{whose} measured a changed worktree (-dirty): the commit named is not what was measured"
 
 
 def _baselines(together: Together) -> list[str]:

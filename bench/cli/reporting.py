@@ -81,6 +81,8 @@ def _written(out: Path) -> Iterator[None]:
     """Inside, a page is written to --out; what stops that becomes a UsageError."""
     from ..plan import UsageError
 
+    if out.is_dir():
+        raise UsageError(f"--out {out}: is a folder: give the name of a file for the page")
     try:
         yield
     except OSError as error:
