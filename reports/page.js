@@ -196,6 +196,21 @@ const kerneldyno = (() => {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
+  async function copy(text, button) {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch { // not everywhere allowed for a file
+      const field = document.createElement("textarea");
+      field.value = text;
+      (button.closest("dialog") ?? document.body).append(field);
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+    }
+    const words = button.textContent;
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = words; }, 1500);
+  }
   const download = document.getElementById("download");
   if (document.getElementById("csv")) {
     download?.addEventListener("click", async () => save(await read("csv"), "text/csv", download.dataset.file ?? "results.csv"));
@@ -234,5 +249,5 @@ const kerneldyno = (() => {
     window.print();
   });
 
-  return { all, read, typed, draw, redraw, filters, filter, hiding, listeners, compare, sortable, save, reveal, shortName, ready };
+  return { all, read, typed, draw, redraw, filters, filter, hiding, listeners, compare, sortable, save, copy, reveal, shortName, ready };
 })();

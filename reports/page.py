@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import method, shell, summary, tables, units
+from . import answers, method, payload, shell, summary, tables, units
 from .columns import meaning
 from .frame import Frames, load, replacing, rows
 from .sections import Drawing
@@ -32,10 +32,14 @@ def html(frames: Frames, *, plain: bool = False) -> str:
     """The page as text."""
     drawing = Drawing(frames)
     sections = drawing.sections()  # before its figures are embedded
+    cell = partial(tables.speedup_cell, marks=tables.Marks.of(drawing.rows, frames.winners))
+    overview = [tables.fill(grid, cell) for grid in drawing.grids]
     return shell.render(
         "page.html.j2",
         figures=drawing.figures,
-        payloads={"csv": frames.results.to_csv(index=False)},
+        payloads=_payloads(frames, drawing, overview),
+        styles=["report.css"],
+        scripts=["report.js", "case.js"],
         words={
             "count": units.count,
             "short": short,
@@ -45,38 +49,48 @@ def html(frames: Frames, *, plain: bool = False) -> str:
         },
         plain=plain,
         sections=sections,
+        overview=overview,
         columns=list(frames.results.columns),
-        **_first_screen(frames, drawing),
+        **_first_screen(frames, drawing.rows),
         **_listings(frames, drawing.rows),
     )
 
 
-def _first_screen(frames: Frames, drawing: Drawing) -> dict[str, Any]:
-    run, results, contests = frames.run, drawing.rows, rows(frames.winners)
-    cell = partial(tables.speedup_cell, marks=tables.Marks.of(results, frames.winners))
+def _payloads(frames: Frames, drawing: Drawing, overview: Sequence[tables.Table]) -> dict[str, Any]:
+    """What the page's script reads: "run" at once, "details" when a case is opened."""
+    places = {row["case"]: number for number, row in enumerate(drawing.rows)}
+    run = {
+        "columns": payload.results(frames.results),
+        "meanings": {name: meaning(name) for name in frames.results.columns},
+        "cases": payload.listing(drawing.rows),
+        "grids": [payload.grid(table, places) for table in overview],
+        "shown": {name: payload.texts(drawing.rows, cell) for name, cell in drawing.shown.items()},
+        "listings": {name: payload.table(listing, places) for name, listing in drawing.listings.items()},
+        "file": frames.run.folder,
+    }
+    return {"run": run, "details": payload.details(frames.run, drawing.rows)}
+
+
+def _first_screen(frames: Frames, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    run, contests = frames.run, rows(frames.winners)
     return {
         "run": run,
         "device": summary.machine(run),
         "date": summary.date(run),
         "subject": summary.subject(run, results),
-        "headline": summary.headline(results, contests),
+        "headline": answers.headline(results, contests),
         "coverage": summary.coverage(results),
-        "answers": summary.answers(results, contests),
+        "trust": summary.trust(results),
+        "answers": answers.answers(results, contests),
         "notes": summary.notes(run, results),
         "warned": tables.warned(results, run.measurements),
-        "overview": [tables.fill(grid, cell) for grid in drawing.grids],
-        "looks": drawing.looks,
         "options": _options(results),
     }
 
 
 def _listings(frames: Frames, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Tables of single cases; a column that no case has a value for is left out."""
-    listing = tables.listing(results)
-    kept = [index for index in range(len(tables.LISTED)) if any(cells[index][0] for _, cells in listing)]
     return {
-        "headings": [tables.LISTED[index][:2] for index in kept],
-        "listing": [(row, [cells[index] for index in kept]) for row, cells in listing],
+        "measured": sum(row["status"] == "ok" for row in results),
         "numberless": tables.numberless(results),
         "energy": summary.energy(results),
         "method": method.described(frames.run, results),

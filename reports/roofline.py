@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kerneldyno.bench.records import Ceilings
 
     from .styles import Style
+    from .tables import Text
 
 RATE = Quantity("rate", "rate", "FLOP/s", "higher")
 READABLE = 400
@@ -35,8 +36,11 @@ TOP_LEFT = {
     "font": {"size": 11},
 }  # fmt: skip
 ROOF = {"light": "#6f6f6f", "dark": "#9c9c9c"}
-HEADINGS = ("kernel", "shape", "intensity, FLOP/B", "rate, higher is better", "limit at that intensity", "share of limit", "bound by")
-"""Of the table that says the same: two for the names, five for the cells of a `Line`."""
+HEADINGS = [
+    ("kernel", "", False), ("shape", "", False), ("intensity", "FLOP/B", True), ("rate", "higher is better", True),
+    ("limit", "at that intensity", True), ("share of limit", "", True), ("bound by", "", False),
+]  # fmt: skip
+"""Of the table that says the same: heading, its second line, whether it is a number."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +61,6 @@ class Point:
     def share(self) -> float:
         """Of the limit."""
         return self.rate / self.limit
-
-
-@dataclass(frozen=True)
-class Line:
-    """One point as a row of the table."""
-
-    kernel: str
-    shape: str
-    case: str
-    approximate: bool
-    cells: list[tuple[str, float | str]]
-    """(text, sort key) of intensity, rate, limit, share and bound."""
 
 
 def points(results: Results, ceilings: Ceilings | None) -> list[Point]:
@@ -138,20 +130,19 @@ def takeaway(results: Results, ceilings: Ceilings | None) -> str:
     return " ".join(said)
 
 
-def lines(results: Results, ceilings: Ceilings | None) -> list[Line]:
-    """The points as rows of a table, the largest share of the limit first."""
+def rows(results: Results, ceilings: Ceilings | None) -> list[tuple[Row, list[Text]]]:
+    """The points as rows of a table under HEADINGS, the largest share of the limit first."""
     return [
-        Line(
-            kernel=point.row["kernel"],
-            shape=point.row["label"],
-            case=point.row["case"],
-            approximate=bool(point.row["approximate"]),
-            cells=[
-                (units.digits(point.intensity), point.intensity),
-                (units.quantity(point.rate, "FLOP/s"), point.rate),
-                (units.quantity(point.limit, "FLOP/s"), point.limit),
-                (units.quantity(point.share, "share"), point.share),
-                (point.bound, point.bound),
+        (
+            point.row,
+            [
+                (f"{_short(point)} ≈" if point.row["approximate"] else _short(point), point.row["case"]),
+                point.row["label"],
+                units.digits(point.intensity),
+                units.quantity(point.rate, "FLOP/s"),
+                units.quantity(point.limit, "FLOP/s"),
+                units.quantity(point.share, "share"),
+                point.bound,
             ],
         )
         for point in sorted(points(results, ceilings), key=lambda point: -point.share)
@@ -181,12 +172,12 @@ def _drawn(found: Sequence[Point]) -> list[Point]:
 def _roof(copy: float, peak: float, at: tuple[float, float, float], divisor: float) -> list[dict[str, Any]]:
     """The memory's slope and the matrix products' flat roof, which meet at the ridge."""
     left, ridge, right = at
-    slope = ("memory", "dash", [left, ridge], f"copy {units.quantity(copy, 'B/s')}")
-    flat = ("compute", "solid", [ridge, right], f"matmul {units.quantity(peak, 'FLOP/s')}")
+    slope = ("memory", "dash", [left, ridge], [left * copy, peak], f"copy {units.quantity(copy, 'B/s')}")
+    flat = ("compute", "solid", [ridge, right], [peak, peak], f"matmul {units.quantity(peak, 'FLOP/s')}")
     return [
         {
             "x": x,
-            "y": [min(peak, copy * value) / divisor for value in x],
+            "y": [value / divisor for value in y],
             "text": [f"limit by {bound}: {rate},<br>measured at the start of this run"] * 2,
             "hovertemplate": "%{text}<extra></extra>",
             "mode": "lines",
@@ -195,7 +186,7 @@ def _roof(copy: float, peak: float, at: tuple[float, float, float], divisor: flo
             "meta": dict(ROOF),
             "type": "scatter",
         }
-        for bound, dash, x, rate in (slope, flat)
+        for bound, dash, x, y, rate in (slope, flat)
     ]
 
 

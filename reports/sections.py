@@ -6,17 +6,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import summary, tables, trade, units
+from . import roofline, summary, tables, trade, units
 from .figures import QUANTITIES, Figure, Quantity, Row, drawable, error_of, looks_of, panel
 from .frame import Frames, rows
-from .shapes import grids, titles, variants
+from .shapes import SHORT_DTYPES, grids, titles, variants
+from .summary import OPERATORS
+from .tables import Listing
 from .trade_figures import speed_against_error, speedup_against_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .styles import Style
-    from .tables import Cell, Table
+    from .tables import Cell
+
+
+SHORT = {"latency": "Latency", "share": "Share of limit", "memory": "Memory", "error": "Error"}
+"""What the navigation calls a section with a long heading."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +43,19 @@ class Block:
 
     operator: str
     takeaway: str
-    tables: list[Table]
+    shown: str
+    """The texts, in Drawing.shown, that its table kernel × shape has; empty where there is no such table."""
     charts: list[Chart] = field(default_factory=list)
     legend: list[tuple[str, Style]] = field(default_factory=list)
     choice: list[Chart] = field(default_factory=list)
     """Charts of which the reader picks one at a time."""
-    kinds: list[str] = field(default_factory=list)
-    """How the inputs of `lines` were drawn."""
-    lines: list[tuple[str, list[trade.Line]]] = field(default_factory=list)
-    """A table of speedups and errors, shape by shape."""
+    table: str = ""
+    """Its key in Drawing.listings: another table that says what the charts show."""
+    caption: str = ""
+    """What that table is."""
+    choice_label: str = "Shape"
+    spoken: str = ""
+    """What is said of a chosen chart, before its title."""
 
 
 @dataclass
@@ -56,6 +66,8 @@ class Section:
     heading: str
     takeaway: str
     blocks: list[Block]
+    short: str = ""
+    """What the navigation calls it; empty for its heading."""
 
 
 class Drawing:
@@ -66,14 +78,20 @@ class Drawing:
         self.variants = variants(frames.run.cases)
         self.grids = grids(self.rows, self.variants)
         self.looks = looks_of(self.rows)
+        self.ceilings = frames.run.ceilings
         self.figures: dict[str, Any] = {}
         """Id -> data and layout, as plain JSON values."""
+        self.shown: dict[str, Callable[[Row], Cell]] = {}
+        """Name -> the cell of each row in the table of one quantity."""
+        self.listings: dict[str, Listing] = {}
+        """Name -> another table."""
 
     def sections(self) -> list[Section]:
         """Every section that this run has anything for; its figures are in `figures` afterwards."""
         made = [
             self._section("latency", "Latency against sequence length", "Lower is better; both axes are logarithmic."),
             self._section("share", "Share of the machine's limit", summary.share(self.rows)),
+            self._roofline(),
             self._section("memory", "Peak memory", "Bytes allocated during one call above what was alive before it; lower is better."),
             self._errors(),
         ]
@@ -85,28 +103,52 @@ class Drawing:
     def _section(self, name: str, heading: str, takeaway: str) -> Section:
         quantity = QUANTITIES[name]
         sentences = {} if name == "share" else summary.extreme(self.rows, quantity.column)
-        blocks = [
-            Block(operator, sentences.get(operator, ""), self._tables(operator, partial(tables.quantity_cell, quantity=quantity)))
-            for operator in self._operators(lambda row: row[quantity.column] is not None)
-        ]
+        self.shown[name] = partial(tables.quantity_cell, quantity=quantity)
+        measured = self._operators(lambda row: row[quantity.column] is not None)
+        blocks = [Block(operator, sentences.get(operator, ""), name) for operator in measured]
         for block in blocks:
             self._draw_panels(block, name, quantity)
-        return Section(name, heading, takeaway, blocks)
+        return Section(name, heading, takeaway, blocks, SHORT.get(name, ""))
+
+    def _roofline(self) -> Section:
+        """Rates under what the machine was measured to do, one chart for each data type."""
+        blocks = []
+        for operator in self._operators(lambda row: row["limit_s"] is not None):
+            block = Block(operator, "", "", caption="the numbers as a table, closest to the limit first")
+            block.table = f"roofline-{operator}"
+            dtypes = self._by(operator, lambda row: row["dtype"], lambda row: row["limit_s"] is not None)
+            said, listed = [], []
+            for number, (dtype, own) in enumerate(dtypes.items()):
+                word = SHORT_DTYPES.get(dtype, dtype)
+                if figure := roofline.roofline(own, self.ceilings, self.looks):
+                    title = f"{OPERATORS.get(operator, operator)} · {word}"
+                    spoken = f"Roofline of {units.count(len({row['kernel'] for row in own}), 'kernel')}, {title}"
+                    self._add(block, Chart(f"roofline-{operator}-{number}", title, spoken, dtype), figure, own)
+                named = len(dtypes) > 1
+                said.append(f"{word}: " * named + roofline.takeaway(own, self.ceilings))
+                listed.append((word if named else "", roofline.rows(own, self.ceilings)))
+            block.takeaway = " ".join(said)
+            self.listings[block.table] = Listing("roofline", roofline.HEADINGS, listed)
+            blocks.append(block)
+        takeaway = "Rate of the exact problem over its arithmetic intensity, below what this machine was measured to do; higher is better."
+        return Section("roofline", "Roofline", takeaway, blocks)
 
     def _errors(self) -> Section:
         """Speed against error: what approximations gain and lose, then one shape at a time, that of most kernels first."""
         blocks = []
+        self.shown["error"] = tables.error_cell
         for operator in self._operators(lambda row: error_of(row) is not None):
-            block = Block(operator, "", self._tables(operator, tables.error_cell))
+            block = Block(operator, "", "error", spoken="Latency against error at")
             self._draw_trade(block)
             groups = self._by(operator, lambda row: row["group"], lambda row: bool(row["latency_s"] and error_of(row)))
             for number, own in enumerate(sorted(groups.values(), key=lambda own: (-len(own), -own[0]["flops"]))):
                 spoken = f"Latency against error of {units.count(len(own), 'kernel')} at {own[0]['label']}"
                 chart = Chart(f"error-{operator}-{number}", own[0]["label"], spoken, own[0]["dtype"])
                 self._add(block, chart, speed_against_error(own, self.looks), own, block.choice)
+            block.choice_label = "Any one shape, in seconds" if block.charts else "Shape"
             blocks.append(block)
-        heading = "The trade: speed against error" if any(block.lines for block in blocks) else "Speed against error"
-        return Section("error", heading, summary.accuracy(self.rows), blocks)
+        heading = "The trade: speed against error" if any(block.table for block in blocks) else "Speed against error"
+        return Section("error", heading, summary.accuracy(self.rows), blocks, SHORT["error"])
 
     def _draw_trade(self, block: Block) -> None:
         """Small panels and a table of what approximate kernels gain and lose, where there are any."""
@@ -115,7 +157,8 @@ class Drawing:
         if not drawn:
             return
         block.takeaway = trade.takeaway(drawn)
-        block.kinds, block.lines = trade.lines(own)
+        block.table, block.caption = f"trade-{block.operator}", "speedups and errors as a table, at every shape"
+        self.listings[block.table] = trade.listing(own)
         every = [row for one in drawn for row in one.rows]
         for number, one in enumerate(drawn):
             spoken = f"Speedup against error of {units.count(len(one.rows), 'kernel')}: {one.title}"
@@ -144,9 +187,6 @@ class Drawing:
         (block.charts if place is None else place).append(chart)
         named = {row["kernel"] for row in drawn} | {kernel for kernel, _ in block.legend}
         block.legend = [(kernel, look) for kernel, look in self.looks.items() if kernel in named]
-
-    def _tables(self, operator: str, cell: Callable[[Row], Cell]) -> list[Table]:
-        return [tables.fill(grid, cell) for grid in self.grids if grid.operator == operator]
 
     def _operators(self, has: Callable[[Row], bool]) -> list[str]:
         return list(dict.fromkeys(row["operator"] for row in self.rows if row["status"] == "ok" and has(row)))

@@ -41,9 +41,9 @@ def render(
     """A page as text.
 
     `figures` (id -> data and layout) are drawn where an element of the class "chart" names one as data-figure; `payloads` are
-    other JSON values that a script reads by name: "csv", a table as text, is what the button #download saves. `styles` and `scripts` are files of this folder that come after page.css
-    and page.js; `words` are functions and tables for the template. `plain` leaves everything uncompressed, for browsers
-    without DecompressionStream.
+    other JSON values that a script reads by name: "csv", a table as text, is what the button #download saves. `styles` and
+    `scripts` are files of this folder that come after page.css and page.js; `words` are functions and tables for the template.
+    `plain` leaves everything uncompressed, for browsers without DecompressionStream.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

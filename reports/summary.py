@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +23,6 @@ CONTRADICTION = 1.25
 FEW = 3
 """So many kernels are named one by one in a sentence."""
 OPERATORS = {"attention": "Attention", "feedforward": "Feed-forward", "layer": "Encoder layer"}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came out for one operator."""
-
-    operator: str
-    name: str
-    winner: str | None
-    """The kernel that was fastest most often."""
-    lines: list[str]
 
 
 def subject(run: Run, results: Sequence[Row]) -> str:
@@ -68,47 +56,26 @@ def coverage(results: Sequence[Row]) -> list[tuple[str, str, str, int]]:
     return [(status, *STATES[status], counted[status]) for status in STATES if counted[status]]
 
 
-def headline(results: Sequence[Row], contests: Sequence[Row]) -> str:
-    """What came out, in one sentence."""
-    parts = []
-    for operator in dict.fromkeys(row["operator"] for row in results):
-        exact = _contests(contests, operator, "exact")
-        if exact:
-            kernel, wins = _leader(exact)
-            parts.append(f"{short(kernel)} for {OPERATORS.get(operator, operator).lower()} ({wins} of {_shapes(results, operator)})")
-    counted = {status: number for status, _, _, number in coverage(results)}
-    broken = sum(counted.get(status, 0) for status in ("wrong", "failed", "timeout", "invalid"))
-    trouble = [f"{units.count(broken, 'case')} without a valid result"] * bool(broken)
-    trouble += [f"{counted[status]} {status}" for status in ("skipped", "missing") if status in counted]
-    tail = f"; {units.listed(trouble)}" if trouble else f"; all {units.count(len(results), 'case')} measured"
-    return (f"Fastest: {units.listed(parts)}" if parts else "No exact kernel has a number") + tail + "."
-
-
-def answers(results: Sequence[Row], contests: Sequence[Row]) -> list[Answer]:
-    """One answer per operator."""
-    made = []
-    for operator in dict.fromkeys(row["operator"] for row in results):
-        exact, loose = _contests(contests, operator, "exact"), _contests(contests, operator, "approximate")
-        name = OPERATORS.get(operator, operator)
-        if not exact:
-            made.append(Answer(operator, name, None, ["no exact kernel has a number"]))
-            continue
-        winner, wins = _leader(exact)
-        ties = sum(contest["tie"] for contest in exact if contest["kernel"] == winner)
-        lines = [f"fastest in {wins} of {_shapes(results, operator)}" + (f", in {ties} of them too close to call" if ties else "")]
-        others = Counter(contest["kernel"] for contest in exact if contest["kernel"] != winner)
-        if others:
-            lines.append("elsewhere: " + ", ".join(f"{short(kernel)} {number}" for kernel, number in others.most_common()))
-        best = max((c for c in exact if c["speedup"] and c["kernel"] != c["baseline"]), key=lambda c: c["speedup"], default=None)
-        if best and best["speedup"] > 1:
-            lines.append(
-                f"best gain on {short(best['baseline'])}: {units.times(best['speedup'])} ({short(best['kernel'])}, {best['label']})"
-            )
-        if loose:
-            kernel, number = _leader(loose)
-            lines.append(f"approximate, ranked apart: {short(kernel)} first in {number} of {len(loose)}")
-        made.append(Answer(operator, name, winner, lines))
-    return made
+def trust(results: Sequence[Row]) -> str:
+    """Why the numbers may be believed, and how far: what was checked and how well it was measured; empty without any number."""
+    measured = [row for row in results if row["status"] == "ok"]
+    if not measured:
+        return ""
+    probes = sum(row["probes"] or 0 for row in measured)
+    said = [f"All {len(measured)} numbers passed the gate before and after timing: float64 as the reference"]
+    said[0] += f", {probes:,} probes".replace(",", " ") if probes else ""
+    ratios = [row["error_max_ratio"] for row in measured if row["error_max_ratio"] is not None and not row["approximate"]]
+    if ratios:
+        said[0] += f", no exact kernel more than {units.digits(max(ratios), 2)} × the naive formula's error"
+    halves = sorted(
+        (row["latency_high_s"] - row["latency_low_s"]) / 2 / row["latency_s"]
+        for row in measured
+        if row["latency_low_s"] is not None and row["latency_high_s"] is not None and row["latency_s"]
+    )
+    if halves:
+        kind = "over processes" if all(row["interval_kind"] == "over_processes" for row in measured) else "within one process"
+        said.append(f"Half of the 95 % intervals are within ± {halves[len(halves) // 2]:.1%} ({kind})")
+    return ". ".join(said) + "."
 
 
 def notes(run: Run, results: Sequence[Row]) -> list[str]:
@@ -229,18 +196,6 @@ def _ending(run: Run) -> str:
         "finished": "the run finished without the rest",
     }
     return reasons[run.ended.reason] if run.ended else "the run goes on, or was killed"
-
-
-def _shapes(results: Sequence[Row], operator: str) -> str:
-    return units.count(len({row["group"] for row in results if row["operator"] == operator}), "shape")
-
-
-def _contests(contests: Sequence[Row], operator: str, division: str) -> list[Row]:
-    return [contest for contest in contests if contest["operator"] == operator and contest["division"] == division]
-
-
-def _leader(contests: Sequence[Row]) -> tuple[str, int]:
-    return Counter(contest["kernel"] for contest in contests).most_common(1)[0]
 
 
 def _largest(results: Sequence[Row], column: str) -> dict[str, list[Row]]:

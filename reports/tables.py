@@ -79,6 +79,22 @@ class Table:
     approximate: list[tuple[str, list[Cell]]]
 
 
+Text = str | tuple[str, str | None]
+"""What a cell of a listing shows; with a case, it leads there."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Rows under headings, in bodies with titles of their own."""
+
+    name: str
+    """What it holds, for a screen reader."""
+    headings: list[tuple[str, str, bool]]
+    """(heading, its second line, whether its cells are numbers)."""
+    bodies: list[tuple[str, list[tuple[Row, list[Text]]]]]
+    """(title, (the row that it is about, its cells)); an empty title where there is but one body."""
+
+
 def fill(grid: Grid, cell: Callable[[Row], Cell]) -> Table:
     """The cells of every kernel in a grid; exact kernels and approximate ones apart, each with the fastest on top."""
     columns = [(columns.title, batch, length) for columns in grid.columns for batch, length in columns.shapes]

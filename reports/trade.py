@@ -8,6 +8,7 @@ from typing import Any
 
 from . import units
 from .figures import error_of
+from .tables import Listing, Text
 
 Row = Mapping[str, Any]
 
@@ -35,19 +36,6 @@ class Panel:
     def title(self) -> str:
         """What distinguishes it, for a caption."""
         return " · ".join(word for word in (self.stage, self.shape, f"{self.inputs} inputs" if self.inputs else "") if word)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One kernel at one shape, as a row of the table."""
-
-    kernel: str
-    dtype: str
-    approximate: bool
-    ran: str
-    """What was seen to run, and of how much."""
-    cells: list[tuple[str, str | None]]
-    """(text, case that it leads to) of speedup and error, once for each way in which inputs were drawn."""
 
 
 def tradable(row: Row) -> bool:
@@ -153,30 +141,35 @@ def _speed(row: Row, base: str) -> str:
     return f"{units.times(row['speedup'])} the speed of {base}"
 
 
-def lines(rows: Sequence[Row]) -> tuple[list[str], list[tuple[str, list[Line]]]]:
-    """The kinds of inputs, and of every shape of one operator its title and its kernels, the fastest first."""
+def listing(rows: Sequence[Row]) -> Listing:
+    """Speedup and error of every kernel at every shape of one operator, once for each way in which inputs were drawn; fastest first."""
     rows = [row for row in rows if tradable(row)]
     kinds = kinds_of(rows)
     shapes: dict[tuple[str, str], dict[str, dict[str, Row]]] = {}
     for row in sorted(rows, key=lambda row: (("prefill", "decode", "").index(stage_of(row)), -row["flops"], shape_of(row))):
         shapes.setdefault((row["device"], shape_of(row)), {}).setdefault(row["kernel"], {})[drawn_like(row)] = row
-    made = []
+    bodies = []
     for (_, shape), kernels in shapes.items():
         order = sorted(kernels.values(), key=lambda own: -max(row["speedup"] for row in own.values()))
         stage = stage_of(next(iter(order[0].values())))
-        made.append((f"{stage} · {shape}" if stage else shape, [_line(own, kinds) for own in order]))
-    return kinds, made
+        bodies.append((f"{stage} · {shape}" if stage else shape, [_line(own, kinds) for own in order]))
+    told = kinds != [INPUTS[0]]
+    numbers = [
+        (heading, f"{kind} inputs" if told else below, True)
+        for kind in kinds
+        for heading, below in (("speedup", "× baseline"), ("error", "relative rms"))
+    ]
+    return Listing("speed against error", [("kernel", "", False), *numbers, ("ran as", "", False)], bodies)
 
 
-def _line(own: Mapping[str, Row], kinds: Sequence[str]) -> Line:
+def _line(own: Mapping[str, Row], kinds: Sequence[str]) -> tuple[Row, list[Text]]:
     """One kernel at one shape, its rows given by how their inputs were drawn."""
     some = next(iter(own.values()))
-    cells: list[tuple[str, str | None]] = []
+    cells: list[Text] = [f"{_short(some['kernel'])} ≈" if some["approximate"] else _short(some["kernel"])]
     for kind in kinds:
         row = own.get(kind)
-        cells.append((units.times(row["speedup"]), row["case"]) if row else ("–", None))
-        cells.append((units.error(error_of(row)), None) if row else ("–", None))
-    return Line(some["kernel"], some["dtype"], bool(some["approximate"]), some["identity"] or "", cells)
+        cells += [(units.times(row["speedup"]), row["case"]), units.error(error_of(row))] if row else ["–", "–"]
+    return some, [*cells, some["identity"] or "–"]
 
 
 def _short(kernel: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from kerneldyno.bench.journal import Run, read
 from kerneldyno.bench.records import Energy, Measurement, Process
-from kerneldyno.reports import frame, method, summary
+from kerneldyno.reports import answers, frame, method, summary
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +29,10 @@ def test_the_first_sentences(rich: Run) -> None:
         "24 kernels on 18 shapes of attention, feed-forward and encoder layer, "
         "measured on AMD EPYC 9R14 (CPU, 2 threads) on 23 November 2026."
     )
-    said = summary.headline(results, contests)
+    said = answers.headline(results, contests)
     assert said.startswith("Fastest: sdpa for attention (8 of 8 shapes), ")
     assert said.endswith("; 4 cases without a valid result, 22 skipped and 1 missing.")
-    assert [answer.winner for answer in summary.answers(results, contests)] == ["attention/sdpa", "feedforward/onnxrt", "layer/onnxrt"]
+    assert [answer.winner for answer in answers.answers(results, contests)] == ["attention/sdpa", "feedforward/onnxrt", "layer/onnxrt"]
 
 
 def test_coverage_counts_every_case_once(rich: Run, rows: list[dict[str, Any]]) -> None:
@@ -42,7 +43,7 @@ def test_coverage_counts_every_case_once(rich: Run, rows: list[dict[str, Any]]) 
 
 def test_approximate_kernels_never_win_the_sentence(rich: Run) -> None:
     results, contests = both(rich)
-    said = summary.headline(results, contests)
+    said = answers.headline(results, contests)
     assert "int8" not in said
     assert "pruned" not in said
 
@@ -51,7 +52,7 @@ def test_nothing_measured_is_said_plainly(made: SimpleNamespace, tmp_path: Path)
     case = made.case("attention", "fused", made.attention[0])
     run = read(made.run(tmp_path / "run", [case], [Measurement(case=case.id, status="skipped", reason="needs a GPU")]))
     results, contests = both(run)
-    assert summary.headline(results, contests) == "No exact kernel has a number; 1 skipped."
+    assert answers.headline(results, contests) == "No exact kernel has a number; 1 skipped."
     assert summary.energy(results) == "Not measured: it was switched off, or nothing was measured."
     assert summary.share(results).startswith("Not known")
     assert summary.accuracy(results).startswith("No kernel has a measured error.")
@@ -168,4 +169,27 @@ def test_a_shape_that_nobody_won_still_counts(made: SimpleNamespace, tmp_path: P
     cases = [made.case("attention", "sdpa", problem) for problem in made.attention[:2]]
     measurements = [made.measured(cases[0], 1.0, 1), Measurement(case=cases[1].id, status="failed", reason="no")]
     results, contests = both(read(made.run(tmp_path / "run", cases, measurements)))
-    assert "sdpa for attention (1 of 2 shapes)" in summary.headline(results, contests)
+    assert "sdpa for attention (1 of 2 shapes)" in answers.headline(results, contests)
+
+
+def test_the_answer_says_how_much_is_gained_and_what_an_error_would_buy(rich: Run) -> None:
+    attention, network, _ = answers.answers(*both(rich))
+    assert attention.lines[0] == "fastest in 8 of 8 shapes"
+    assert not any("the speed of" in line for line in attention.lines)  # it is the baseline itself
+    assert attention.lines[-1].startswith("approximate, ranked apart: ")
+    assert re.fullmatch(r"\d\.\d\d× the speed of compiled \(median; \d\.\d\d× to \d\.\d\d×\)", network.lines[1])
+    assert re.fullmatch(r"approximate, ranked apart: int8 \d\.\d\d×, off by 1\.3 %", network.lines[-1])
+
+
+def test_an_approximation_far_off_is_named_with_its_error(rich: Run) -> None:
+    results, contests = both(rich)
+    far = [row | {"distance_rms": 0.7} if row["approximate"] else row for row in results]
+    assert "first in" in answers.answers(far, contests)[1].lines[-1]
+    assert answers.answers(far, contests)[1].lines[-1].endswith(", off by up to 70 %")
+
+
+def test_trust_counts_what_was_checked(rich: Run, rows: list[dict[str, Any]]) -> None:
+    said = summary.trust(rows)
+    assert said.startswith("All 123 numbers passed the gate before and after timing: float64 as the reference")
+    assert re.search(r"Half of the 95 % intervals are within ± \d\.\d% \(within one process\)\.$", said)
+    assert summary.trust([row for row in rows if row["status"] != "ok"]) == ""

@@ -17,6 +17,8 @@ from kerneldyno.bench.records import Distance
 from kerneldyno.reports import frame, page, trade, trade_figures
 from kerneldyno.reports.figures import looks_of
 
+from .outline import Outline
+
 PREFILL = {"operator": "attention", "q_len": 4096, "kv_len": 4096, "label": "1×8×4096×64 fp32", "flops": 10**9}
 DECODE = {"operator": "attention", "q_len": 1, "kv_len": 4096, "label": "1×8×1→4096×64 fp32", "flops": 10**6}
 
@@ -59,7 +61,7 @@ def test_panels_are_prefill_and_decode_random_and_structured_at_the_shape_that_s
 def test_structured_inputs_are_named_even_when_there_are_no_others() -> None:
     only = [one for one in SPARSE if one["structured"]]
     assert [panel.title for panel in trade.panels(only)] == ["prefill · 1×8×4096×64 fp32 · structured inputs"]
-    assert trade.lines(only)[0] == ["structured"]
+    assert [below for _, below, number in trade.listing(only).headings if number] == ["structured inputs"] * 2
 
 
 def test_nothing_is_drawn_without_an_approximation_or_without_a_baseline() -> None:
@@ -92,19 +94,21 @@ def test_the_sentence_says_so_when_nothing_is_gained_or_nothing_is_close() -> No
 
 
 def test_the_table_holds_every_number_once() -> None:
-    kinds, lines = trade.lines([*SMALL, *SPARSE, *STEP, row("int8", None, 0.2)])
-    assert kinds == ["random", "structured"]
-    named = [(shape, [line.kernel.partition("/")[2] for line in own]) for shape, own in lines]
+    found = trade.listing([*SMALL, *SPARSE, *STEP, row("int8", None, 0.2)])
+    assert [below for _, below, _ in found.headings[1:5]] == ["random inputs"] * 2 + ["structured inputs"] * 2
+    named = [(shape, [row["kernel"].partition("/")[2] for row, _ in own]) for shape, own in found.bodies]
     assert named == [
         ("prefill · 1×8×4096×64 fp32", ["pruned", "sparse_25", "sdpa", "int8"]),
         ("prefill · 1×8×64×64 fp32", ["pruned", "sdpa"]),
         ("decode · 1×8×1→4096×64 fp32", ["int8", "sdpa"]),
     ]
-    (_, large), _, (_, step) = lines
-    assert [text for text, _ in large[1].cells] == ["2.90×", "31 %", "2.80×", "6.0 %"]
-    assert [text for text, _ in large[2].cells] == ["1.00×", "3e-07", "1.00×", "4e-07"]
-    assert [text for text, _ in step[0].cells] == ["1.40×", "2.0 %", "–", "–"]
-    assert [case is not None for _, case in step[0].cells] == [True, False, False, False]
+    (_, large), _, (_, step) = found.bodies
+    texts = [[cell if isinstance(cell, str) else cell[0] for cell in cells] for _, cells in [*large, *step]]
+    assert texts[1][:5] == ["sparse_25 ≈", "2.90×", "31 %", "2.80×", "6.0 %"]
+    assert texts[2][:5] == ["sdpa", "1.00×", "3e-07", "1.00×", "4e-07"]
+    assert texts[4][:5] == ["int8 ≈", "1.40×", "2.0 %", "–", "–"]
+    assert isinstance(step[0][1][1], tuple)  # leads to its case
+    assert step[0][1][1][1] == step[0][0]["case"]
 
 
 def figures_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -161,7 +165,7 @@ def test_no_error_breaks_an_axis(points: list[tuple[str, float | None, float | N
             assert left < math.log10(trace["x"][0]) < right
             assert bottom < math.log10(trace["y"][0]) < top
     trade.takeaway(trade.panels(rows))
-    trade.lines(rows)
+    trade.listing(rows)
 
 
 @pytest.fixture(scope="module")
@@ -182,19 +186,20 @@ def traded(made: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> P
     return Path(made.run(tmp_path_factory.mktemp("traded") / "run", cases, measurements))
 
 
-def test_the_page_shows_the_trade_without_a_script(traded: Path, made: SimpleNamespace) -> None:
+def test_the_page_shows_the_trade(traded: Path, made: SimpleNamespace) -> None:
     text = page.html(frame.load(traded))
     section = text[text.index('<section id="error">') : text.index('<section id="energy">')]
     assert "The trade: speed against error" in section
     assert "within 10 % error on structured inputs, pruned is the fastest, 2.00× the speed of sdpa at 6.0 % error (30 %" in section
-    assert section.count('<table class="trade">') == 1
+    assert section.count('data-listing="trade-attention"') == 1
     assert section.count("data-figure=") == 5
-    assert section.count("<small>structured inputs</small>") == 2
+    table = Outline(text).payload("run")["listings"]["trade-attention"]
+    assert sum(below == "structured inputs" for _, below, _ in table["headings"]) == 2
     assert made.hostile not in text
 
 
 def test_a_run_without_approximations_keeps_the_shorter_section(made: SimpleNamespace, tmp_path: Path) -> None:
     cases = [made.case("attention", name, made.attention[0]) for name in ("sdpa", "eager")]
     text = page.html(frame.load(made.run(tmp_path / "run", cases, [made.measured(case, 1.0, 1) for case in cases])))
-    assert "<h2>Speed against error</h2>" in text
-    assert 'class="trade"' not in text
+    assert "<h2>Speed against error <a" in text
+    assert "data-listing=\"trade" not in text
