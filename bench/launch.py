@@ -241,7 +241,7 @@ def manifest_of(
         settings=settings,
         environment=machine,
         cases=list(made.cases),
-        skipped=made.skipped,
+        skipped=privacy.scrubbed(made.skipped),
         comparison=comparison,
         sources=dict(sources),
     )

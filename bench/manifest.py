@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from . import privacy
 from .comparison import Comparison
 from .records import Case
 
@@ -104,6 +105,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """Environment variables that every worker starts with so that kernels leave their neighbours alone."""
     commit: str | None = None
     """Of the kerneldyno checkout, "-dirty" appended when it was changed."""
+
+    def __post_init__(self) -> None:
+        """Whoever described the GPU, or wrote the file that is read: what names one piece of hardware is not kept."""
+        if self.gpu is not None:
+            msgspec.structs.force_setattr(self, "gpu", privacy.of_hardware(self.gpu))
 
     @property
     def fingerprint(self) -> str:

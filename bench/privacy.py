@@ -13,10 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+T = TypeVar("T")
 
 PUBLIC_PATHS = frozenset(
     {"", "/", "/usr", "/usr/local", "/opt", "/bin", "/lib", "/lib64", "/var", "/etc", "/home", "/Users", "/mnt", "/srv"}
@@ -28,7 +32,12 @@ UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 SERIALS = re.compile(rf"\b(?:MIG-)?GPU-{UUID}(?:/\d+){{0,2}}|\bMIG-{UUID}|(?<![\w-]){UUID}(?![\w-])")
 SERIAL_NUMBERS = re.compile(r"(?i)(?<!\w)(serial(?:[ _]?(?:number|no\.?))?\s*[:=]\s*)(?!<serial>)\w[\w-]*")
 HOMES = r"(?<![\w.~>-])/(?:home|Users)/[^/\s'\":;,<>()~]+"
+NAMES_OF_A_PIECE = re.compile(r"(?i)uuid|serial|pci|bus_?id|mac_?address")
+"""Fields of a description of hardware that tell one piece from its equals."""
 PATH_TOKEN = re.compile(r"(?<![\w.-])/[^\s'\":;,()<>]+")
+
+ELSEWHERE = re.compile(r"(?<![\w./~>:@-])/(?!(?:usr|lib|lib64|bin|sbin|etc|proc|sys|dev|opt|var|snap|nix)/)(?:[\w.+@%=-]+/)+(?=[\w.+@%=-])")
+"""The folders of an absolute path that is not the same on every machine."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class Identity:
 def scrub(text: str) -> str:
     """`text` with this machine's host, user, folders and serials replaced by "<host>", "<user>", "~", "<cwd>" and so on.
 
+    Of a path somewhere else the last part stays, "<path>/x.py", unless the path is one that every machine has.
+
     Ordinary words survive, also where a user or a host is called by one: such a name is replaced only in user@host, in
     URLs and in absolute paths. Scrubbing twice changes nothing more.
     """
@@ -56,11 +67,40 @@ def scrub_of(who: Identity, text: str) -> str:
     text = SERIAL_NUMBERS.sub(r"\1<serial>", text)
     folders, instead = _folders(who.paths)
     text = folders.sub(lambda found: instead.get(found.group(), "~"), text)
+    text = ELSEWHERE.sub("<path>/", text)
     for host in who.hosts:
         text = _host_pattern(host).sub("<host>", text)
     for user in who.users:
         text = _scrub_user(user, text)
     return text
+
+
+def scrubbed(value: T) -> T:
+    """A record with every text in it scrubbed, however deep: structs, lists, tuples and the values of dicts; keys stay.
+
+    For records of free texts: of a name by which records are joined, `scrub` may make another one.
+    """
+    who = identity()
+
+    def clean(inner: Any) -> Any:
+        if isinstance(inner, str):
+            return scrub_of(who, inner)
+        if isinstance(inner, dict):
+            return {key: clean(part) for key, part in inner.items()}
+        if isinstance(inner, list | tuple):
+            return inner if inner and isinstance(inner[0], int | float) else type(inner)([clean(part) for part in inner])
+        if isinstance(inner, msgspec.Struct):
+            return msgspec.structs.replace(inner, **{name: clean(getattr(inner, name)) for name in inner.__struct_fields__})
+        return inner
+
+    cleaned: T = clean(value)
+    return cleaned
+
+
+def of_hardware(described: Mapping[str, Any]) -> dict[str, Any]:
+    """A description of a device without what names this one piece: UUIDs, serial numbers, addresses on a bus."""
+    kept = {name: value for name, value in described.items() if not NAMES_OF_A_PIECE.search(name)}
+    return {name: SERIALS.sub("<uuid>", value) if isinstance(value, str) else value for name, value in kept.items()}
 
 
 def identity() -> Identity:

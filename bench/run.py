@@ -231,8 +231,7 @@ class Runner:
         self._record(measurement)
 
     def _record(self, measurement: Measurement) -> None:
-        if measurement.reason:
-            measurement.reason = privacy.scrub(measurement.reason)
+        measurement = privacy.scrubbed(measurement)
         self.journal.append(Measured(measurement))
         self.measurements[measurement.case] = measurement
         case = next(case for case in self.plan.cases if case.id == measurement.case)

@@ -12,6 +12,7 @@ import msgspec
 
 from kerneldyno.kernels.registry import Device, Kernel, Problem
 
+from .. import privacy
 from ..comparison import Cell
 from ..plan import baseline_of, case_of, informative_order, over_limit
 from ..records import Case, SideName
@@ -71,10 +72,10 @@ class _Planner:
                 device=str(self.device),
                 base=None if no_base or base is None else self.case(base, problem, "base"),
                 candidate=None if no_candidate or candidate is None else self.case(candidate, problem, "candidate"),
-                reason="; ".join(refusals) or None,
+                reason=privacy.scrub("; ".join(refusals)) or None,
                 broken=broken is not None,
                 unchanged=names[1] in self.contestants.same,
-                adjacent=self.contestants.adjacent.get(names[1]),
+                adjacent=privacy.scrubbed(self.contestants.adjacent.get(names[1])),
                 source=_source(candidate or base),
             )
         )
