@@ -46,10 +46,12 @@ class Crossing:
     """The kernel that is faster below."""
     longer: str
     """The kernel that is faster above."""
-    approximate: bool
-    """Whether either of them is."""
+    approximate: frozenset[str]
+    """Those of the two that are; a crossing with any is one of the approximate division."""
     points: tuple[Point, ...]
     """At the first `shorter` is faster beyond noise, at the last `longer` is; those between are ties. Adjacent measured lengths."""
+    curve: tuple[Point, ...]
+    """The two at all lengths at which both were measured."""
     leads: bool
     """Whether these two are the fastest of all exact, or of all approximate kernels there."""
 
@@ -109,11 +111,15 @@ def crossings(run: Run) -> list[Crossing]:
         leaders = {division: {length: row.leader(length, approximate=division) for length in lengths} for division in (False, True)}
         inside: list[Crossing] = []
         for (one, other), approximate in _pairs(row, leaders).items():
-            for points in _changes(row, one, other):
-                shorter, longer = (one, other) if points[0].ratio.estimate > 1 else (other, one)
-                turned = points if shorter == one else [Point(point.length, _inverse(point.ratio), point.cases[::-1]) for point in points]
-                leads = _lead(leaders[approximate], shorter, longer, turned[0].length, turned[-1].length)
-                inside.append(Crossing(axis, shorter, longer, approximate, tuple(turned), leads))
+            curve = _curve(row, one, other)
+            for first, last in _changes(curve):
+                straight = curve[first].ratio.estimate > 1
+                shorter, longer = (one, other) if straight else (other, one)
+                turned = curve if straight else tuple(_turned(point) for point in curve)
+                points = turned[first : last + 1]
+                leads = _lead(leaders[approximate], shorter, longer, points[0].length, points[-1].length)
+                loose = frozenset(name for name in (one, other) if row.at[points[0].length][name][0].approximate)
+                inside.append(Crossing(axis, shorter, longer, loose, points, turned, leads))
         found += sorted(inside, key=lambda crossing: (crossing.low, crossing.high))
     return found
 
@@ -162,20 +168,25 @@ def _pairs(row: _Row, leaders: dict[bool, dict[int, str | None]]) -> dict[tuple[
     return found
 
 
-def _changes(row: _Row, one: str, other: str) -> Iterator[list[Point]]:
-    """Stretches of measured lengths from one decision to the next, opposite one; ratios are time of `other` over that of `one`."""
-    stretch: list[Point] = []
+def _curve(row: _Row, one: str, other: str) -> tuple[Point, ...]:
+    """Two kernels at all lengths at which they were sampled side by side; ratios are time of `other` over that of `one`."""
+    found = []
     for length in sorted(row.at):
         entries = row.at[length]
-        if one not in entries or other not in entries or (ratio := row.ratio(one, other, length)) is None:
+        if one in entries and other in entries and (ratio := row.ratio(one, other, length)) is not None:
+            found.append(Point(length, ratio, (entries[one][0].id, entries[other][0].id)))
+    return tuple(found)
+
+
+def _changes(curve: Sequence[Point]) -> Iterator[tuple[int, int]]:
+    """Places of a decided point and of the next decided one, where that is the opposite."""
+    before: int | None = None
+    for place, point in enumerate(curve):
+        if stats.is_tie(point.ratio):
             continue
-        point = Point(length, ratio, (entries[one][0].id, entries[other][0].id))
-        if stats.is_tie(ratio):
-            stretch += [point] if stretch else []
-            continue
-        if stretch and (stretch[0].ratio.estimate > 1) != (ratio.estimate > 1):
-            yield [*stretch, point]
-        stretch = [point]
+        if before is not None and (curve[before].ratio.estimate > 1) != (point.ratio.estimate > 1):
+            yield before, place
+        before = place
 
 
 def _lead(leaders: dict[int, str | None], shorter: str, longer: str, low: int, high: int) -> bool:
@@ -184,8 +195,11 @@ def _lead(leaders: dict[int, str | None], shorter: str, longer: str, low: int, h
     return leaders[low] == shorter and leaders[high] == longer and between <= {shorter, longer}
 
 
-def _inverse(ratio: Interval) -> Interval:
-    return Interval(*(math.inf if value == 0 else 1 / value for value in (ratio.estimate, ratio.high, ratio.low)))
+def _turned(point: Point) -> Point:
+    """The same with the kernels exchanged."""
+    estimate, low, high = point.ratio
+    inverse = Interval(*(math.inf if value == 0 else 1 / value for value in (estimate, high, low)))
+    return Point(point.length, inverse, point.cases[::-1])
 
 
 def _log(value: float, unknown: float) -> float:
