@@ -114,7 +114,7 @@ class Together:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row per kernel, problem and run, those that a run did not plan included: HEAD, then the columns of `frame.results`."""
-        made = list(self.rows())
+        made = list(self.every_row())
         names = dict.fromkeys([*HEAD, *(name for row in made for name in row)])
         return _tidy({name: [row.get(name) for row in made] for name in names})
 
@@ -126,16 +126,18 @@ class Together:
     def _absent(self) -> dict[str, Row]:
         return {row["case"]: dict.fromkeys(COLUMNS) | row | {"status": "missing", "reason": NOT_PLANNED} for row in self.planned}
 
-    def rows(self) -> Iterator[Row]:
+    def every_row(self) -> Iterator[Row]:
         """The rows of `frame`."""
         for member in self.members:
             environment = member.run.manifest.environment
-            head = {"letter": member.letter, "name": member.name, "created": member.run.manifest.created}
+            head: Row = {"letter": member.letter, "name": member.name, "created": member.run.manifest.created}
             head |= {"commit": environment.commit, "fingerprint": environment.fingerprint}
             for case in self.planned:
                 row = self.row(member, case["case"])
-                own = {"run": member.run.folder} | ({"case": None, "group": None} if is_unplanned(row) else {})
-                yield head | {"same_kernel_and_problem": case["case"], "same_problem": case["group"]} | row | own
+                own: Row = {"case": None, "group": None} if is_unplanned(row) else {}
+                yield (
+                    head | {"same_kernel_and_problem": case["case"], "same_problem": case["group"]} | row | own | {"run": member.run.folder}
+                )
 
 
 def read(folders: Sequence[Path | str]) -> Together:

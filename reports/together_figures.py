@@ -15,9 +15,9 @@ from .figures import QUANTITIES, axis_of, figure_of, scale_of, trace_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .figures import Figure, Row
+    from .figures import Figure
     from .styles import Style
-    from .together import Member
+    from .together import Member, Row
 
 LATENCY = QUANTITIES["latency"]
 DASHES = {"solid": "none", "dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 3", "longdashdot": "10 3 2 3"}
@@ -61,18 +61,13 @@ def _lines(drawn: Drawn, looks: Mapping[str, Style]) -> Figure:
         for number, (member, own) in enumerate(drawn):
             points = sorted((row for row in own if row["kernel"] == kernel), key=lambda row: row["seq_len"])
             if points:
-                at = {"x": [row["seq_len"] for row in points], "y": [row["latency_s"] / divisor for row in points]}
+                at: dict[str, Any] = {"x": [row["seq_len"] for row in points], "y": [row["latency_s"] / divisor for row in points]}
                 at |= {"mode": "lines+markers+text", "textposition": "middle right"}
                 letter = GAP * number + member.letter
                 traces.append(_trace(member, kernel, points, looks[kernel]) | at | {"text": [""] * (len(points) - 1) + [letter]})
     lengths = sorted({row["seq_len"] for row in every})
     shown = lengths[:: math.ceil(len(lengths) / MOST_TICKS)]
-    across = {
-        "type": "log",
-        "title": {"text": LENGTHS},
-        "tickvals": shown,
-        "ticktext": [f"{length:g}" for length in shown],
-    }
+    across: dict[str, Any] = {"type": "log", "title": {"text": LENGTHS}, "tickvals": shown, "ticktext": list(map(str, shown))}
     low, high = math.log10(lengths[0]), math.log10(lengths[-1])
     room = 0.03 + LETTER * len(drawn)
     across |= {"range": [low - 0.04 * (high - low), high + room / (1 - room) * (high - low)]}
@@ -90,10 +85,15 @@ def _marks(drawn: Drawn, looks: Mapping[str, Style]) -> Figure:
     for number, (member, own) in enumerate(drawn):
         lane = 0.5 - (number + 0.5) / len(drawn)
         for row in own:
-            at = {"x": [row["latency_s"] / divisor], "y": [names.index(row["kernel"]) + FILLED * lane]}
+            at: dict[str, Any] = {"x": [row["latency_s"] / divisor], "y": [names.index(row["kernel"]) + FILLED * lane]}
             at |= {"mode": "markers+text", "textposition": "middle right", "text": [member.letter]}
             traces.append(_trace(member, row["kernel"], [row], looks[row["kernel"]]) | at)
-    kernels = {"automargin": True, "tickvals": list(range(len(names))), "ticktext": [_tick(name) for name in names], "zeroline": False}
+    kernels: dict[str, Any] = {
+        "automargin": True,
+        "tickvals": list(range(len(names))),
+        "ticktext": [_tick(name) for name in names],
+        "zeroline": False,
+    }
     kernels |= {"range": [-0.6, len(names) - 0.4]}
     return figure_of(traces, axis_of(every, LATENCY, divisor, unit), kernels)
 

@@ -82,7 +82,7 @@ def html(together: Together, *, plain: bool = False) -> str:
     return shell.render(
         "together.html.j2",
         figures=drawing.figures,
-        payloads={"table": {"columns": list(SAVED), "rows": [[row.get(name) for name in SAVED] for row in together.rows()]}},
+        payloads={"table": {"columns": list(SAVED), "rows": [[row.get(name) for name in SAVED] for row in together.every_row()]}},
         styles=["together.css"],
         scripts=["together.js"],
         words={
@@ -182,9 +182,9 @@ def _sign(status: str) -> str:
 def _options(together: Together) -> dict[str, dict[str, str]]:
     """What the page can be filtered by: value -> word, where there is more than one to choose from."""
     planned = together.planned
-    offered = {
-        "operator": {row["operator"]: OPERATORS.get(row["operator"], row["operator"]) for row in planned},
+    offered: dict[str, dict[str, str]] = {
+        "operator": {row["operator"]: str(OPERATORS.get(row["operator"], row["operator"])) for row in planned},
         "kernel": {name: name for name in sorted({short(row["kernel"]) for row in planned})},
-        "dtype": {row["dtype"]: SHORT_DTYPES.get(row["dtype"], row["dtype"]) for row in planned},
+        "dtype": {row["dtype"]: str(SHORT_DTYPES.get(row["dtype"], row["dtype"])) for row in planned},
     }
     return {name: values for name, values in offered.items() if len(values) > 1}

@@ -118,7 +118,7 @@ def listing(together: Together) -> list[tuple[Row, list[tuple[str, Any]]]]:
 def _board(together: Together, grid: Grid, reasons: dict[tuple[str, str], str]) -> Board:
     columns = [(columns.title, batch, length) for columns in grid.columns for batch, length in columns.shapes]
     cases = {kernel: [grid.cells.get((kernel, *column)) for column in columns] for kernel in grid.kernels}
-    made = {kernel: [row and _stack(together, row, reasons) for row in own] for kernel, own in cases.items()}
+    made = {kernel: [_stack(together, row, reasons) if row else None for row in own] for kernel, own in cases.items()}
     empty = [kernel for kernel, own in cases.items() if not any(_has_number(together, row) for row in own if row)]
     order = sorted(
         (kernel for kernel in grid.kernels if kernel not in empty),

@@ -34,7 +34,7 @@ def test_every_preset_is_named():
         assert f"`{name}`" in README
 
 
-@pytest.mark.parametrize("command", ["run", "compare", "check", "history", "export", "tune", "codegen"])
+@pytest.mark.parametrize("command", ["run", "compare", "check", "report", "history", "export", "tune", "codegen"])
 def test_every_option_exists(command):
     told = subprocess.run(
         [sys.executable, "-m", "kerneldyno.bench", command, "--help"],

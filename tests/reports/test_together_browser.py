@@ -139,7 +139,7 @@ def test_what_is_saved_reads_back(open_page: Open, address: str, tmp_path: Path)
     saving.value.save_as(tmp_path / "together.csv")
     with (tmp_path / "together.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
-    for one, other, row in zip(found, table, read.rows(), strict=True):
+    for one, other, row in zip(found, table, read.every_row(), strict=True):
         assert one["latency_s"] == row["latency_s"]
         assert (float(other["latency_s"]) if other["latency_s"] else None) == row["latency_s"]
         assert one["kernel"] == other["kernel"] == row["kernel"]
