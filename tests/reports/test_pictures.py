@@ -74,7 +74,7 @@ def test_a_legend_names_each_kernel_once_and_long_names_are_cut() -> None:
     given = {"data": traces, "layout": {"xaxis": {}, "yaxis": {}}}
     drawn = standalone(given, "<b>T</b>", ["one", "<i>two</i>"])
     assert [trace["showlegend"] for trace in drawn["data"]] == [True, False, True]
-    assert drawn["data"][2]["name"] == "&lt;b&gt;" + "x" * 24 + "…"
+    assert drawn["data"][2]["name"] == "&lt;b&gt;" + "x" * 30 + "…"
     assert drawn["layout"]["title"]["text"] == "&lt;b&gt;T&lt;/b&gt;"
     assert drawn["layout"]["title"]["subtitle"]["text"] == "one<br>&lt;i&gt;two&lt;/i&gt;"
     assert "title" not in given["layout"]
