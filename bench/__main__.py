@@ -215,14 +215,14 @@ def _resumed(
 
 def _conclude(folder: Path, ended: str) -> int:
     """Write tables and report, print the winners, and return the exit status."""
-    from kerneldyno.reports import frame
+    from kerneldyno.reports import crossovers, frame
 
     from .terminal import summary
 
     path = reporting.write(folder)
     frames = frame.load(folder)
     results = frames.results
-    summary(reporting.console(), results, frames.winners, frames.run.groups)
+    summary(reporting.console(), results, frames.winners, frames.run.groups, crossovers.leading(frames.run))
     reporting.say_path("report:", path)
     if ended == "interrupted":
         return EXIT_INTERRUPTED

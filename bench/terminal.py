@@ -153,10 +153,17 @@ def gate_summary(console: Console, cases: Sequence[Case], measurements: Mapping[
     return len(bad) + counts["missing"]
 
 
-def summary(console: Console, results: pd.DataFrame, winners: pd.DataFrame, groups: Sequence[GroupDone] = ()) -> None:
-    """The fastest exact kernel of every shape, what did not work, where the time went, and how many cases ended how."""
+def summary(
+    console: Console, results: pd.DataFrame, winners: pd.DataFrame, groups: Sequence[GroupDone] = (), crossovers: Sequence[str] = ()
+) -> None:
+    """The fastest exact kernel of every shape, what did not work, where the time went, and how many cases ended how.
+
+    `crossovers`: sentences about where along the sequence axis the fastest kernel changes.
+    """
     if len(winners):
         console.print(_winners_table(winners))
+    for sentence in crossovers:
+        console.print(escape(sentence), highlight=False)
     for row in results[results["status"].isin(["wrong", "failed", "timeout", "invalid"])].to_dict("records"):
         what = f"{row['kernel']} at {row['label']}: {row['reason']}"
         console.print(f"[{STYLES[row['status']]}]{row['status']}[/] {escape(what)}", highlight=False)

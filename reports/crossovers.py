@@ -92,6 +92,11 @@ def sentence(row: Row) -> str:
     return f"{title(row)}, at a length of about {_tokens(row['estimate_len'])} ({known})."
 
 
+def leading(run: Run) -> list[str]:
+    """A sentence for each place where the fastest exact kernel changes."""
+    return [sentence(one.row) for one in read(run) if one.row["leads"] and one.row["division"] == "exact"]
+
+
 def takeaway(found: Sequence[Crossover]) -> str:
     """How often the fastest kernel changes with the length, the sentence of the one known best, and how to learn more."""
     leading = [one.row for one in found if one.row["leads"]]
@@ -112,26 +117,20 @@ def takeaway(found: Sequence[Crossover]) -> str:
 
 def lines(found: Sequence[Crossover]) -> list[tuple[Row, list[Text]]]:
     """The crossovers as rows of a table under HEADINGS, each with its row of COLUMNS."""
-    made = []
-    for one in found:
-        row, (low, high) = one.row, (one.crossing.points[0], one.crossing.points[-1])
-        longer, shorter = (
-            _short(row[name]) + f" {APPROXIMATE}" * (row[name] in one.crossing.approximate) for name in ("longer", "shorter")
-        )
-        made.append(
-            (
-                row,
-                [
-                    (longer, high.cases[1]),
-                    (shorter, low.cases[0]),
-                    _place(row),
-                    _tokens(row["estimate_len"]),
-                    _interval(row["interval_low"], row["interval_high"]),
-                    f"{row['low_len']} and {row['high_len']}" + (" (added)" if row["refined"] else ""),
-                ],
-            )
-        )
-    return made
+    return [(one.row, _cells(one)) for one in found]
+
+
+def _cells(one: Crossover) -> list[Text]:
+    row, (low, high) = one.row, (one.crossing.points[0], one.crossing.points[-1])
+    longer, shorter = (_short(row[name]) + f" {APPROXIMATE}" * (row[name] in one.crossing.approximate) for name in ("longer", "shorter"))
+    return [
+        (longer, high.cases[1]),
+        (shorter, low.cases[0]),
+        _place(row),
+        _tokens(row["estimate_len"]),
+        _interval(row["interval_low"], row["interval_high"]),
+        f"{row['low_len']} and {row['high_len']}" + (" (added)" if row["refined"] else ""),
+    ]
 
 
 def title(row: Row) -> str:
@@ -204,7 +203,7 @@ def _row(crossing: Crossing, variant: str, added: set[str]) -> dict[str, Any]:
 def _place(row: Row) -> str:
     """Of which problems a row is, in words."""
     both = " · forward + backward" if row["direction"] == "backward" else ""
-    variant = row["variant"] or SHORT_DTYPES.get(row["dtype"], row["dtype"]) + both
+    variant = row["variant"] or f"{SHORT_DTYPES.get(row['dtype'], row['dtype'])}{both}"
     return f"{row['operator']} · batch {row['batch']} · {variant}"
 
 

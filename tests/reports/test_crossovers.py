@@ -66,6 +66,7 @@ def test_the_sentence_reads(tmp_path: Path, made: SimpleNamespace) -> None:
         "attention · batch 1 · fp32: sdpa overtakes eager, at a length of about 301 (95 % interval 297 – 306; measured at 256 and 512)."
     )
     assert crossovers.sentence(row | {"direction": "backward"}).startswith("attention · batch 1 · fp32 · forward + backward: sdpa")
+    assert len(crossovers.leading(make(tmp_path / "again", made, ("sdpa", "eager", "pruned"), [128, 512]))) == 1
     told = crossovers.takeaway(found)
     assert told.startswith("The fastest kernel changes with the length in 1 place. attention · batch 1 · fp32: sdpa overtakes eager")
     assert told.endswith("--refine-crossovers measures some.")
