@@ -135,6 +135,7 @@ def test_interrupting_keeps_what_was_measured_and_writes_the_report(tmp_path):
     assert (folder / "report.html").exists()
 
 
+@pytest.mark.alone
 def test_a_budget_stops_in_time_and_resuming_finishes(tmp_path):
     many = {**TINY, "seq_len": list(range(16, 16 * 7, 16))}
     began = time.monotonic()

@@ -44,6 +44,7 @@ def verdicts(folder):
 # ------------------------------------------------------------------ what is measured
 
 
+@pytest.mark.alone
 def test_a_slower_kernel_exits_1_and_every_file_says_so(tmp_path):
     summary = tmp_path / "step-summary.md"
     done = pair("slow", tmp_path / "run", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary))
@@ -118,6 +119,7 @@ def _processes(folder):
     return len(found) == len(run.manifest.cases) and min(found) >= 2
 
 
+@pytest.mark.alone
 def test_a_budget_leaves_out_what_does_not_fit(tmp_path):
     done = cli(
         "--kernels", "attention/cmp_old", "attention/cmp_new", *TINY, "--set", "head_dim=16,32,64", "--budget", 3, "--out", tmp_path / "run"

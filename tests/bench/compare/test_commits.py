@@ -116,6 +116,7 @@ def clone(tmp_path_factory):
     return made
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_what_each_kind_of_change_comes_to(clone):
     tiny = ("--batch", "1", "--seq-len", "32", "--set", "heads=1", "--set", "head_dim=32", "--operator", "attention")

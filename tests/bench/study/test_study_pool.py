@@ -132,6 +132,7 @@ def command(tmp_path, *more, **how):
     return subprocess.Popen([*words, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ), **how)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_tiny_study_is_measured_interrupted_and_gone_on_with(tmp_path):
     words = ("--kernels", "attention/onnxrt", "--processes", "2")
