@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -33,12 +34,16 @@ def verified():
 
 @pytest.fixture
 def sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Iterable[Configuration]], list[tuple[Configuration, Facts]]]:
-    """(configurations) -> each with what its binary holds; asserts that all compile and may be offered."""
+    """(configurations) -> each with what its binary holds; asserts that all compile and may be offered.
+
+    Triton's cache is the test's own, unless the environment names one, to be shared with `kerneldyno codegen`.
+    """
     pytest.importorskip("triton")
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_CACHE_DIR", os.environ.get("TRITON_CACHE_DIR", str(tmp_path)))
+    jobs = 1 if "PYTEST_XDIST_WORKER" in os.environ else None  # the other cores have tests of their own
 
     def compile_and_judge(configurations: Iterable[Configuration]) -> list[tuple[Configuration, Facts]]:
-        found = list(pool.compile_all(list(configurations), timeout_s=600))
+        found = list(pool.compile_all(list(configurations), jobs=jobs, timeout_s=600))
         told = [(done.configuration, judge.faults(done.configuration, done.facts) if done.facts else [done.reason]) for done in found]
         assert [(str(one), faults) for one, faults in told if faults] == []
         return [(done.configuration, done.facts) for done in found if done.facts]
