@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from kerneldyno.bench import _journal_lines as lines
 from kerneldyno.bench import journal
-from kerneldyno.bench.entries import Attempt, CeilingsFound, GroupDone, Measured, Record, Session, SessionEnd
+from kerneldyno.bench.entries import Attempt, CeilingsFound, Extended, GroupDone, Measured, Record, Session, SessionEnd
 from kerneldyno.bench.journal import (
     CorruptRunError,
     DiskFullError,
@@ -71,6 +71,7 @@ STORY: list[Record] = [
     Attempt(case=CASES[1].id, phase="build"),
     measured(1, status="failed", reason="naïve – ein Satz\nmit Zeilenumbruch"),
     GroupDone(group="g", wall_s=2.5, phases_s={"build": 1.0}),
+    Extended([case("compiled")]),
     SessionEnd(reason="finished", wall_s=3.0),
 ]
 
@@ -271,6 +272,18 @@ def test_of_very_many_differences_a_few_are_told(folder: Path) -> None:
     (folder / "manifest.json").write_bytes(msgspec.json.encode(stored))
     with pytest.raises(MismatchError, match=r"kernel d has changed; and 2 more\)"):
         Journal.resume(folder, current)
+
+
+def test_cases_that_were_added_belong_to_the_run_and_the_manifest_stays(folder: Path) -> None:
+    written(folder)
+    manifest = (folder / "manifest.json").read_bytes()
+    with Journal.resume(folder, MANIFEST) as book:  # what the same command would plan now lacks them, as it did then
+        assert [one.kernel for one in book.run.added] == ["attention/compiled"]
+        book.append(Extended([case("fused")]))
+    run = journal.read(folder)
+    assert run.cases == [*CASES, case("compiled"), case("fused")]
+    assert run.manifest.cases == CASES
+    assert (folder / "manifest.json").read_bytes() == manifest
 
 
 # ---------------------------------------------------------------- torn tails
@@ -528,7 +541,7 @@ def test_a_damaged_record_is_refused_and_salvage_is_offered(use, folder: Path) -
     with pytest.raises(CorruptRunError) as error:
         use(folder)
     assert str(error.value) == (
-        f"line 4 of journal.jsonl in {folder} is damaged (the checksum does not match): `kerneldyno salvage {folder}` keeps the 7 good ones"
+        f"line 4 of journal.jsonl in {folder} is damaged (the checksum does not match): `kerneldyno salvage {folder}` keeps the 8 good ones"
     )
     assert error.value.exit_code == 2
     assert (folder / "journal.jsonl").read_bytes() == data
@@ -536,14 +549,14 @@ def test_a_damaged_record_is_refused_and_salvage_is_offered(use, folder: Path) -
 
 def test_salvage_keeps_what_is_good_and_puts_the_rest_aside(folder: Path) -> None:
     data = damaged(folder)
-    assert journal.salvage(folder) == 7
+    assert journal.salvage(folder) == 8
     assert (folder / "damaged-1.jsonl").read_bytes() == data
     assert journal.read(folder).measurements.keys() == {CASES[1].id}
     with Journal.resume(folder, MANIFEST) as book:
         book.append(measured(0))
     assert records_in(folder) == [*STORY[:3], *STORY[4:], measured(0)]
     (folder / "journal.jsonl").write_bytes(b"rubbish\n" + (folder / "journal.jsonl").read_bytes())
-    assert journal.salvage(folder) == 8
+    assert journal.salvage(folder) == 9
     assert (folder / "damaged-2.jsonl").exists()
 
 
@@ -558,7 +571,7 @@ def test_a_record_of_an_unknown_kind_is_damage_and_not_skipped_silently(folder: 
     data = written(folder)
     content = b'{"type":"surprise"}'
     (folder / "journal.jsonl").write_bytes(data + b'{"crc":"%08x","record":%b}\n' % (zlib.crc32(content), content))
-    with pytest.raises(CorruptRunError, match=r"line 9 .*surprise"):
+    with pytest.raises(CorruptRunError, match=r"line 10 .*surprise"):
         journal.read(folder)
 
 
