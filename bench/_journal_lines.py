@@ -5,11 +5,9 @@ What a damaged line means for a run is decided in journal.py.
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +16,15 @@ import msgspec
 from .entries import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 PART = ".part"
 """The ending of a file that is being written and takes its name when it is whole."""
 
-BEFORE, BETWEEN = b'{"crc":"', b'","record":'
-"""What stands before the checksum in a line as it is written, and between it and the record."""
-CHECKSUM = slice(len(BEFORE), len(BEFORE) + 8)
-RECORD = CHECKSUM.stop + len(BETWEEN)
-"""Where in such a line the record begins."""
+HEAD = b'{"crc":"%08x","record":'
+"""What stands before the record in a line."""
+RECORD = len(HEAD % 0)
+"""Where in a line the record begins."""
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -61,7 +57,7 @@ class Scan:
 def encoded(record: Record) -> bytes:
     """The line of a record. Raises ValueError, naming the field, when it cannot be written and read back alike."""
     content = json_of(record)
-    return b'{"crc":"%08x","record":%b}\n' % (zlib.crc32(content), content)
+    return HEAD % zlib.crc32(content) + content + b"}\n"
 
 
 def json_of(value: msgspec.Struct) -> bytes:
@@ -82,15 +78,14 @@ def scan(data: bytes) -> Scan:
     stretches: list[slice] = []
     faults: list[Fault] = []
     start = good = 0
-    with _no_cycles():
-        while end := data.find(b"\n", start) + 1:
-            try:
-                records.append(_decoded(data[start : end - 1]))
-            except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-                faults.append(Fault(len(records) + len(faults) + 1, str(error)))
-                stretches += [slice(good, start)] if good < start else []
-                good = end
-            start = end
+    while end := data.find(b"\n", start) + 1:
+        try:
+            records.append(_decoded(data[start : end - 1]))
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+            faults.append(Fault(len(records) + len(faults) + 1, str(error)))
+            stretches += [slice(good, start)] if good < start else []
+            good = end
+        start = end
     stretches += [slice(good, start)] if good < start else []
     return Scan(records, stretches, faults, len(data) - start)
 
@@ -119,23 +114,10 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-@contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Inside, Python looks for no garbage in cycles: records form none, and to walk all of them again and again takes long."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def _decoded(line: bytes) -> Record:
-    if line.startswith(BEFORE) and line[CHECKSUM.stop : RECORD] == BETWEEN and line.endswith(b"}"):
-        content = memoryview(line)[RECORD:-1]  # a line as `encoded` writes it need not be taken apart twice
-        if line[CHECKSUM] == b"%08x" % zlib.crc32(content):
-            return _RECORD.decode(content)
+    content = memoryview(line)[RECORD:-1]
+    if line.startswith(HEAD % zlib.crc32(content)) and line.endswith(b"}"):  # as it was written: need not be taken apart first
+        return _RECORD.decode(content)
     found = _LINE.decode(line)
     if found.crc != f"{zlib.crc32(found.record):08x}":
         raise ValueError("the checksum does not match")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -75,6 +76,21 @@ def one_sentence(what: str) -> Iterator[None]:
         if error.errno in DISK_FULL:
             raise DiskFullError(f"{what}: {reason}: make room and resume the run; nothing recorded before is lost") from error
         raise RunFolderError(f"{what}: {reason}: give a folder that can be read and written") from error
+
+
+@contextmanager
+def no_cycles() -> Iterator[None]:
+    """Inside, Python looks for no garbage in cycles; also a decorator, of what makes none.
+
+    Each look walks over every sample of a run that is in memory, and finds nothing: of 100 000 cases in more than a second.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def require_empty(folder: Path) -> None:

@@ -26,6 +26,7 @@ from ._run_folder import (
     journal_bytes,
     locked,
     manifest_of,
+    no_cycles,
     one_sentence,
     require_empty,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "RunFolderError",
     "UnstorableError",
     "encoded",
+    "no_cycles",
     "read",
     "salvage",
 ]
@@ -167,8 +169,8 @@ class Journal:
                     "resume it as it was begun, or begin anew with --out and another folder"
                 )
             held.enter_context(locked(folder, "--resume"))
-            run, found = _replayed(folder, stored)
-            return cls(folder, run, found.stretches[-1].stop if found.stretches else 0, held.pop_all())
+            run, whole = _replayed(folder, stored)
+            return cls(folder, run, whole.stretches[-1].stop if whole.stretches else 0, held.pop_all())
 
     def append(self, record: Record) -> None:
         """Write one record; when this returns, it is on the disk.
@@ -216,7 +218,7 @@ def read(folder: Path) -> Run:
 
     Raises RunFolderError when there is no run, and CorruptRunError when it is damaged.
     """
-    with one_sentence(f"the run folder {folder}"):
+    with one_sentence(f"the run folder {folder}"), no_cycles():
         return _replayed(folder, manifest_of(folder))[0]
 
 

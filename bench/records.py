@@ -51,17 +51,21 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):  # dict: room 
         """Under which name a worker finds the kernel: two sides may have different kernels of one name."""
         return f"{self.side}:{self.kernel}" if self.side else self.kernel
 
-    @cached_property
+    @property
     def id(self) -> str:
         """Stable over runs and machines: the key for resuming and joining."""
-        key = [self.entry, self.operator, sorted(self.problem.items()), self.device, self.seed]
-        return hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:16]
+        return self._digests[0]
 
-    @cached_property
+    @property
     def group(self) -> str:
         """Equal for the cases of one problem on one device, which are measured side by side."""
-        key = [self.operator, sorted(self.problem.items()), self.device, self.seed]
-        return hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:16]
+        return self._digests[1]
+
+    @cached_property
+    def _digests(self) -> tuple[str, str]:
+        group = [self.operator, sorted(self.problem.items()), self.device, self.seed]
+        one, all_of_them = (hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:16] for key in ([self.entry, *group], group))
+        return one, all_of_them
 
 
 class Errors(msgspec.Struct, frozen=True, kw_only=True):

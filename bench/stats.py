@@ -23,8 +23,8 @@ MIN_PROCESSES = 3
 TIE_MARGIN = 0.02
 """Two kernels whose ratio may be this close to 1 are not called faster or slower."""
 
-LogRounds = dict[tuple[int, int], dict[int, float]]
-"""(Worker, how many processes of that worker came before) -> round -> ln of seconds per call."""
+Rounds = dict[tuple[int, int], dict[int, float]]
+"""(Worker, how many processes of that worker came before) -> round -> seconds per call."""
 
 
 class Interval(NamedTuple):
@@ -86,54 +86,53 @@ def latency(processes: Sequence[Process], confidence: float = 0.95) -> Interval:
     processes' medians, with a t-interval over the logarithms. Processes without samples do not count. Raises ValueError
     when no sample is left.
     """
-    taken = [sorted(process.samples_s) for process in processes if process.samples_s]
+    return latency_of_sorted([sorted(process.samples_s) for process in processes if process.samples_s], confidence)
+
+
+def latency_of_sorted(taken: Sequence[list[float]], confidence: float = 0.95) -> Interval:
+    """`latency` of the samples of each process, sorted already; none of them empty."""
     _require(taken)
     if len(taken) >= MIN_PROCESSES:
-        return _exponential(mean_interval([_middle(_logs(ordered)) for ordered in taken], confidence))
+        return _over_processes(taken, confidence)
     pooled = taken[0] if len(taken) == 1 else sorted(chain(*taken))
-    _require_positive(pooled)
-    outside = _samples_outside(len(pooled), confidence)
-    if outside:
-        return Interval(_middle(pooled), pooled[outside - 1], pooled[-outside])
-    _, low, high = _exponential(interval_of_sorted(_logs(pooled), confidence))  # few: the interval is one of logarithms
-    return Interval(_middle(pooled), low, high)
+    return _within(pooled, confidence)._replace(estimate=_middle(pooled))
 
 
 def paired_speedup(a: Sequence[Process], b: Sequence[Process], confidence: float = 0.95) -> Interval:
     """The time of `b` divided by the time of `a`, so above 1 `a` is the faster; paired by worker and round.
 
     Samples of one round were taken within moments of each other, so what slowed one slowed both, and their ratio stays.
-    Per process the median over common rounds of ln t_b - ln t_a. Three or more processes: a t-interval over these. One or
+    Per process the median over common rounds of ln t_b - ln t_a = ln(t_b / t_a). Three or more processes: a t-interval over these. One or
     two: the median and interval of the rounds themselves, pooled, since two processes say next to nothing about
     a third. Raises ValueError when no worker process took samples of both in one round.
     """
-    return speedup(log_rounds(a), log_rounds(b), confidence)
+    return speedup(rounds(a), rounds(b), confidence)
 
 
-def speedup(a: LogRounds, b: LogRounds, confidence: float = 0.95) -> Interval:
-    """`paired_speedup` of what `log_rounds` made of two kernels: for those that are paired with several others."""
+def speedup(a: Rounds, b: Rounds, confidence: float = 0.95) -> Interval:
+    """`paired_speedup` of what `rounds` made of two kernels: for those that are paired with several others."""
     paired = _paired(a, b)
     if not paired:
         raise ValueError("no common rounds: the two were not sampled side by side, so their times cannot be paired")
     if len(paired) >= MIN_PROCESSES:
-        return _exponential(mean_interval([_middle(sorted(ratios)) for ratios in paired], confidence))
-    return _exponential(median_interval(paired[0] if len(paired) == 1 else [*chain(*paired)], confidence))
+        return _over_processes(paired, confidence)
+    return _within(paired[0] if len(paired) == 1 else sorted(chain(*paired)), confidence)
 
 
 def paired_medians(a: Sequence[Process], b: Sequence[Process]) -> list[float]:
     """Per process that took samples of both in one round, in the order of `a`: the median over those rounds of ln t_b - ln t_a."""
-    return [_middle(sorted(ratios)) for ratios in _paired(log_rounds(a), log_rounds(b))]
+    return [math.log(_geometric_middle(ratios)) for ratios in _paired(rounds(a), rounds(b))]
 
 
-def log_rounds(processes: Sequence[Process]) -> LogRounds:
-    """What pairing needs of one kernel: per process and round the logarithm of its seconds, of several samples their median.
+def rounds(processes: Sequence[Process]) -> Rounds:
+    """What pairing needs of one kernel: its seconds in each round of each process; of several samples the median of logarithms.
 
     A process is known by its worker's number, and by order where several have the same (runs that do not number their
     workers). Raises ValueError when a sample is no time above 0.
     """
-    found: LogRounds = {}
+    found: Rounds = {}
     for process in processes:
-        found[process.worker, sum(worker == process.worker for worker, _ in found)] = _log_rounds(process)
+        found[process.worker, sum(worker == process.worker for worker, _ in found)] = _round_times(process)
     return found
 
 
@@ -191,30 +190,52 @@ def _middle(ordered: Sequence[float]) -> float:
     return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
 
 
-def _paired(a: LogRounds, b: LogRounds) -> list[list[float]]:
-    """ln t_b - ln t_a round by round, for each process that has common rounds; rounds in order."""
-    return [ratios for key, one in a.items() if (other := b.get(key)) and (ratios := _log_ratios(one, other))]
+def _geometric_middle(ordered: Sequence[float]) -> float:
+    """The exponential of the median of logarithms: of an even number, the geometric mean of the two in the middle."""
+    count = len(ordered)
+    low, high = ordered[(count - 1) // 2], ordered[count // 2]
+    return low if low == high else math.sqrt(low) * math.sqrt(high)
 
 
-def _log_ratios(a: dict[int, float], b: dict[int, float]) -> list[float]:
-    return [b[number] - a[number] for number in sorted(a) if number in b]
+def _over_processes(ordered: Iterable[Sequence[float]], confidence: float) -> Interval:
+    """The geometric mean of the medians of several processes, with a t-interval over the logarithms."""
+    return _exponential(mean_interval(_logs([_geometric_middle(values) for values in ordered]), confidence))
 
 
-def _log_rounds(process: Process) -> dict[int, float]:
-    logs = _logs(process.samples_s)
-    found = dict(zip(process.rounds, logs, strict=True))
-    if len(found) == len(logs):  # one sample a round: nothing to gather
+def _within(ordered: Sequence[float], confidence: float) -> Interval:
+    """What `median_interval` says of the logarithms, and back: as long as its ends are samples, none need be taken."""
+    _require_positive(ordered)
+    outside = _samples_outside(len(ordered), confidence)
+    if outside:
+        return Interval(_geometric_middle(ordered), ordered[outside - 1], ordered[-outside])
+    return _exponential(interval_of_sorted(_logs(ordered), confidence))
+
+
+def _paired(a: Rounds, b: Rounds) -> list[list[float]]:
+    """t_b / t_a of the rounds that both have, sorted, for each process that has such rounds."""
+    return [ratios for key, one in a.items() if (other := b.get(key)) and (ratios := _ratios(one, other))]
+
+
+def _ratios(a: dict[int, float], b: dict[int, float]) -> list[float]:
+    return sorted([b[number] / seconds for number, seconds in a.items() if number in b])
+
+
+def _round_times(process: Process) -> dict[int, float]:
+    if process.samples_s:
+        _require_positive(process.samples_s)
+    found = dict(zip(process.rounds, process.samples_s, strict=True))
+    if len(found) == len(process.rounds):  # one sample a round: nothing to gather
         return found
     gathered: dict[int, list[float]] = {}
-    for number, value in zip(process.rounds, logs, strict=True):
-        gathered.setdefault(number, []).append(value)
-    return {number: _middle(sorted(values)) for number, values in gathered.items()}
+    for number, seconds in zip(process.rounds, process.samples_s, strict=True):
+        gathered.setdefault(number, []).append(seconds)
+    return {number: _geometric_middle(sorted(taken)) for number, taken in gathered.items()}
 
 
 def _logs(values: Sequence[float]) -> list[float]:
     if values:
         _require_positive(values)
-    return [math.log(value) for value in values]
+    return list(map(math.log, values))
 
 
 def _require_positive(values: Sequence[float]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kerneldyno.bench import stats
+from kerneldyno.bench.journal import no_cycles
 from kerneldyno.bench.records import Case, Measurement
 from kerneldyno.bench.stats import Interval
 
@@ -25,6 +26,7 @@ COLUMNS = [
 Entry = tuple[Case, Measurement, Timing]
 
 
+@no_cycles()
 def winners(run: Run, timed: Mapping[str, Timing] | None = None) -> pd.DataFrame:
     """One row per problem, device and division ("exact", "approximate") in which some kernel is ok: the fastest.
 
