@@ -15,12 +15,14 @@ MANY_CASES = 1000
 """Of more cases than this, each is drawn with LEAST points at most."""
 LEAST = 64
 ALL_POINTS = 300_000
-"""Up to MANY_CASES, all cases together have so many points at most."""
+"""Up to MANY_CASES, all cases together have so many points at most …"""
+MOST = 5000
+"""… and one alone so many: a browser draws each as an element."""
 
 
 def points_per_case(measurements: Sequence[Measurement | None]) -> int:
-    """The most points that a case is drawn with; at least as many as any has samples where nothing need be left out."""
-    counts = sorted(len(one.samples_s) for one in measurements if one is not None)
+    """The most points that a case is drawn with; as many as any has samples where nothing need be left out."""
+    counts = sorted(min(MOST, sum(len(process.samples_s) for process in one.processes)) for one in measurements if one is not None)
     if len(measurements) > MANY_CASES:
         return LEAST
     left, points = len(counts), ALL_POINTS

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Page
 
+from kerneldyno.reports import frame
 from kerneldyno.reports import page as report
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -19,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM.exists() and not os.environ.get("CI"), reason=f"no Chromium at {CHROMIUM}: install Debian's chromium"),
 ]
 Open = Callable[..., Page]
+READY = "document.documentElement.dataset.ready === 'yes'"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,7 @@ def test_every_chart_is_really_drawn(open_page: Open) -> None:
     page = open_page()
     draw(page)
     counts = page.eval_on_selector_all(".chart", "(charts) => charts.map((chart) => chart.querySelectorAll('.point').length)")
-    assert len(counts) == 34
+    assert len(counts) == 38
     assert min(counts) >= 4
     sizes = page.eval_on_selector_all(".chart", "(charts) => charts.map((chart) => chart.querySelector('.main-svg').clientWidth)")
     assert min(sizes) > 250
@@ -105,13 +109,16 @@ def test_the_first_screen_reads_without_javascript(open_page: Open) -> None:
     assert not page.is_visible("#theme")
     assert not page.is_visible("select[data-filter] >> nth=0")
     assert not page.is_visible("#search")
-    page.click("#latency details.numbers >> nth=0 >> summary")
-    assert page.is_visible("#latency table.grid >> nth=0")
+    assert page.is_visible("text=Without JavaScript this is all")
+    page.click("#overview td.skipped a >> nth=0")
+    assert "attention/" in page.locator(":target").inner_text()  # its reason
 
 
 def test_filters_hide_what_was_not_asked_for(open_page: Open) -> None:
     page = open_page()
-    total = page.locator("#listing tbody tr").count()
+    until(page, READY)
+    assert page.locator("#listing tbody tr").count() == 100
+    total = 123
     page.select_option("select[data-filter=operator]", "layer")
     assert page.locator("#overview table.grid:visible").count() == 1
     kernels = page.locator("#listing tbody tr:visible td:first-child").all_inner_texts()
@@ -131,17 +138,29 @@ def test_filters_hide_what_was_not_asked_for(open_page: Open) -> None:
     assert page.inner_text("#shown") == f"{len(shapes)} of {total} shown"
 
 
-def test_the_table_sorts_by_keyboard(open_page: Open) -> None:
+def test_the_table_sorts_by_keyboard_over_all_its_pages(open_page: Open) -> None:
     page = open_page()
+    until(page, READY)
     heading = page.locator("#listing th", has_text="latency")
     heading.locator("button").focus()
     page.keyboard.press("Enter")
     assert heading.get_attribute("aria-sort") == "ascending"
-    keys = "(cells) => cells.map((cell) => Number(cell.dataset.key))"
-    ascending = page.eval_on_selector_all("#listing tbody td:nth-child(3)", keys)
+    latencies = """async () => {
+        const { get, places } = await kerneldyno.run.opened;
+        const links = [...document.querySelectorAll("#listing tbody a")];
+        return links.map((link) => get("latency_s", places.get(link.hash.slice(6))));
+    }"""
+    ascending = page.evaluate(latencies)
     assert ascending == sorted(ascending)
+    page.click("text=Next")
+    following = page.evaluate(latencies)
+    assert len(ascending) + len(following) == 123
+    assert following == sorted(following)
+    assert following[0] >= ascending[-1]
+    heading.locator("button").focus()
     page.keyboard.press("Enter")
-    assert page.eval_on_selector_all("#listing tbody td:nth-child(3)", keys) == sorted(ascending, reverse=True)
+    assert page.evaluate(latencies) == sorted(ascending + following, reverse=True)[:100]
+    assert "rows 1 to 100 of 123" in page.inner_text("#pager")
 
 
 def test_the_legend_takes_a_kernel_out_and_the_shape_can_be_chosen(open_page: Open) -> None:
@@ -157,19 +176,54 @@ def test_the_legend_takes_a_kernel_out_and_the_shape_can_be_chosen(open_page: Op
     assert page.inner_text("#error .chosen figcaption >> nth=0") == chosen
 
 
-def test_a_cell_leads_to_its_case_even_when_folded(open_page: Open) -> None:
+def test_a_folded_table_is_made_when_it_is_opened_and_follows_the_filters(open_page: Open) -> None:
     page = open_page()
-    page.click("#overview td.skipped a >> nth=0")
-    target = page.locator(":target")
-    target.wait_for(state="visible")
-    assert "attention/" in target.inner_text()
+    assert page.locator("#memory table").count() == 0
+    page.click("#memory .block:first-of-type details.numbers > summary")
+    table = page.locator("#memory table.grid").first
+    table.wait_for()
+    assert table.locator("tbody tr").count() == page.locator("#overview table.grid").first.locator("tbody tr").count()
+    assert "MiB" in table.inner_text()
+    page.select_option("select[data-filter=kernel]", "sdpa")
+    assert table.locator("tbody tr[data-kernel]:visible").count() == 1
 
 
-def test_the_results_can_be_saved(open_page: Open, tmp_path: Path) -> None:
+def test_the_results_can_be_saved_as_csv_and_json(open_page: Open, rich_folder: Path, tmp_path: Path) -> None:
     page = open_page()
+    until(page, READY)
+    expected = frame.load(rich_folder).results
+    for form in ("csv", "json"):
+        with page.expect_download() as waiting:
+            page.click(f"#save-{form}")
+        waiting.value.save_as(tmp_path / f"saved.{form}")
+        assert waiting.value.suggested_filename == f"rich.{form}"
+    saved = pd.read_csv(tmp_path / "saved.csv")
+    assert list(saved.columns) == list(expected.columns)
+    assert saved["kernel"].tolist() == expected["kernel"].tolist()
+    assert saved["latency_s"].to_numpy() == pytest.approx(expected["latency_s"].to_numpy(), rel=1e-6, nan_ok=True)
+    told = json.loads((tmp_path / "saved.json").read_text(encoding="utf-8"))
+    assert [row["case"] for row in told] == expected["case"].tolist()
+    assert told[0]["flops"] == expected["flops"][0]
+    page.select_option("select[data-filter=operator]", "layer")
     with page.expect_download() as waiting:
-        page.click("#download")
-    waiting.value.save_as(tmp_path / "saved.csv")
-    lines = (tmp_path / "saved.csv").read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("kernel,family,operator,device,status,reason")
-    assert len(lines) == 151
+        page.click("#save-json")
+    waiting.value.save_as(tmp_path / "part.json")
+    assert {row["operator"] for row in json.loads((tmp_path / "part.json").read_text(encoding="utf-8"))} == {"layer"}
+
+
+def test_a_view_has_an_address(open_page: Open, address: str) -> None:
+    page = open_page()
+    until(page, READY)
+    page.select_option("select[data-filter=operator]", "feedforward")
+    page.fill("#search", "2048")
+    page.click("#listing th >> text=speedup")
+    page.click("#save-link")
+    asked = page.url
+    shown = page.locator("#listing tbody tr").all_inner_texts()
+    assert asked.startswith(f"{address}#cases?operator=feedforward&shape=2048&up=speedup")
+    again = open_page()
+    again.goto(address)
+    again.evaluate("(hash) => { location.hash = hash; }", asked.partition("#")[2])
+    until(again, "document.querySelectorAll('#listing tbody tr').length < 100")
+    assert again.locator("#listing tbody tr").all_inner_texts() == shown
+    assert again.input_value("#search") == "2048"
