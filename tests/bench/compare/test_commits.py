@@ -116,10 +116,9 @@ def clone(tmp_path_factory):
     return made
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_what_each_kind_of_change_comes_to(clone):
-    tiny = ("--batch", "1", "--seq-len", "32", "--set", "heads=1", "--set", "head_dim=32", "--operator", "attention")
+    tiny = ("--batch", "1", "--seq-len", "32", "--set", "heads=1", "--set", "head_dim=32", "--operator", "attention", "--threads", "1")
     done = clone.compare("--base", "before", *tiny, "--processes", "4")
     assert done.returncode == 5, done.stdout + done.stderr
     found = clone.verdict

@@ -59,7 +59,6 @@ def test_the_copy_counts_bytes_both_ways(monkeypatch) -> None:
     assert ceiling.copy_rate(CPU, None, Machine({}, 5e9)) == pytest.approx(5e9)
 
 
-@pytest.mark.alone
 def test_the_real_machine_within_its_seconds() -> None:
     started = time.perf_counter()
     found = ceiling.measure("cpu", ["float32"])

@@ -87,7 +87,6 @@ def test_a_gpu_is_not_asked_for_times_of_the_host():
     assert "--device cpu" in found[0].said
 
 
-@pytest.mark.alone
 def test_calls_of_known_length_are_reported_right():
     """One real run, in which what else the machine does may lengthen calls, but nothing may shorten them."""
     found = timing.measured("pacing.py", ["takes_1_ms"], timing.TINY, device="cpu", seed=0, stop=lambda: False)
