@@ -161,9 +161,12 @@ def _drawn(found: Sequence[Point]) -> list[Point]:
     """All points, or of too many those of each shape's leaders, in the same order."""
     if len(found) <= READABLE:
         return list(found)
+    groups: dict[str, list[int]] = {}
+    for number, point in enumerate(found):
+        groups.setdefault(point.row["group"], []).append(number)
     kept: set[int] = set()
-    for group in dict.fromkeys(point.row["group"] for point in found):
-        fastest = sorted((number for number, point in enumerate(found) if point.row["group"] == group), key=lambda n: -found[n].rate)
+    for numbers in groups.values():
+        fastest = sorted(numbers, key=lambda number: -found[number].rate)
         kept.update([number for number in fastest if not found[number].row["approximate"]][:LEADERS])
         kept.update([number for number in fastest if found[number].row["approximate"]][:1])
     return [point for number, point in enumerate(found) if number in kept]

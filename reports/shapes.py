@@ -70,10 +70,13 @@ def grids(rows: Sequence[Row], by_case: Mapping[str, Variant]) -> list[Grid]:
     made: list[Grid] = []
     for operator in dict.fromkeys(row["operator"] for row in rows):
         own = [row for row in rows if row["operator"] == operator]
-        named, common = titles(by_case[row["case"]] for row in own)
+        rows_of: dict[Variant, list[Row]] = {}
+        for row in own:
+            rows_of.setdefault(by_case[row["case"]], []).append(row)
+        named, common = titles(rows_of)
         grid = None
         for variant, title in named.items():
-            inside = [row for row in own if by_case[row["case"]] == variant]
+            inside = rows_of[variant]
             shapes = sorted({(row["batch"], row["seq_len"]) for row in inside})
             if grid is None or grid.width + len(shapes) > COLUMNS_PER_GRID:
                 grid = Grid(operator, common)

@@ -38,17 +38,14 @@ def digits(value: float, significant: int = 3) -> str:
 
 def scale(values: Iterable[float], unit: str) -> tuple[float, str]:
     """(divisor, unit) in which the smallest of these positive values reads as at least 1 where a unit allows it."""
-    usable = [value for value in values if math.isfinite(value) and value > 0]
-    least = min(usable, default=1.0)
-    fitting = [step for step in SCALES[unit] if least >= step[0]]
-    return fitting[-1] if fitting else SCALES[unit][0]
+    return _step(min((value for value in values if math.isfinite(value) and value > 0), default=1.0), unit)
 
 
 def quantity(value: float | None, unit: str, significant: int = 3) -> str:
     """`0.00123, "s"` -> `1.23 ms`; nothing for None. 0 stays 0, in the smallest unit."""
     if value is None:
         return ""
-    divisor, name = scale([abs(value)], unit) if value else SCALES[unit][0]
+    divisor, name = _step(abs(value) if math.isfinite(value) else 1.0, unit)
     return f"{digits(value / divisor, significant)} {name}".strip()
 
 
@@ -75,3 +72,13 @@ def listed(words: Iterable[str]) -> str:
     """`a, b and c`."""
     *most, last = list(words) or [""]
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def _step(least: float, unit: str) -> tuple[float, str]:
+    """The largest divisor that leaves at least 1 of it; the smallest where none does."""
+    found = SCALES[unit][0]
+    for step in SCALES[unit]:
+        if step[0] > least:
+            break
+        found = step
+    return found
