@@ -96,14 +96,26 @@ class Together:
         return {group for group, runs in counted.items() if runs > 1}
 
     @cached_property
-    def fastest(self) -> dict[str, dict[str, str]]:
-        """Problem -> letter of a run -> its fastest exact kernel there, where it has one."""
-        found: dict[str, dict[str, str]] = {}
+    def fastest(self) -> dict[str, dict[str, set[str]]]:
+        """Problem -> letter of a run -> its fastest exact kernel there, and the one that ties with it; where it has any."""
+        found: dict[str, dict[str, set[str]]] = {}
         for member in self.members:
             for contest in member.contests:
                 if contest["division"] == "exact":
-                    found.setdefault(contest["group"], {})[member.letter] = contest["kernel"]
+                    first = {contest["kernel"]} | ({contest["runner_up"]} if contest["tie"] else set())
+                    found.setdefault(contest["group"], {})[member.letter] = first
         return found
+
+    @cached_property
+    def lacking(self) -> dict[str, str]:
+        """Exact kernel -> letters of the runs that lack it at a problem at which they, and a run that has it, have a fastest one."""
+        found: dict[str, set[str]] = {}
+        for case in self.planned:
+            asked = [member for member in self.members if member.letter in self.fastest.get(case["group"], {})]
+            without = {member.letter for member in asked if not has_number(self.row(member, case["case"]))}
+            if not case["approximate"] and len(without) < len(asked):
+                found.setdefault(case["kernel"], set()).update(without)
+        return {kernel: "".join(sorted(letters)) for kernel, letters in found.items() if letters}
 
     @cached_property
     def planned(self) -> list[Row]:

@@ -21,8 +21,10 @@ CLOSE = 0.1
 NAMES = WORDS | {
     "device_name": "device name", "cpu_features": "instruction sets", "memory_bytes": "memory", "os": "system", "python": "Python",
     "threads": "threads used", "commit": "kerneldyno commit", "min_samples": "samples at least", "target": "interval's half-width aimed at",
-    "min_total_s": "sampling time at least, s", "cap_s": "sampling time at most, s", "budget_s": "time budget, s",
-    "build_timeout_s": "time limit of a build, s", "call_timeout_s": "time limit of a call, s", "load": "files of --load",
+    "min_total_s": "sampling time at least, s", "cap_s": "sampling time at most, s", "warmup_s": "warm-up at least, s",
+    "warmup_agreement": "warm-up windows agree within", "warmup_cap_s": "warm-up at most, s", "leg_s": "a kernel's share of a round, s",
+    "samples_per_leg": "samples in a share, at most", "budget_s": "time budget, s", "build_timeout_s": "time limit of a build, s",
+    "call_timeout_s": "time limit of a call, s", "load": "files of --load",
 }  # fmt: skip
 
 
@@ -38,8 +40,7 @@ class Fact:
 def facts(runs: Sequence[Run]) -> list[Fact]:
     """Everything that is known of how and where the runs were measured, those facts first that differ."""
     found = [dict(_facts(run)) for run in runs]
-    names = list(dict.fromkeys(name for own in found for name in own))
-    made = [_fact(name, [own.get(name) for own in found]) for name in names]
+    made = [_fact(name, [own.get(name) for own in found]) for name in _merged(found)]
     made.insert(2, _instructions(runs))
     made += _ceilings(runs)
     return sorted(made, key=lambda fact: not fact.differs)
@@ -74,6 +75,18 @@ def _facts(run: Run) -> Iterator[tuple[str, Any]]:
         if name not in {"protocol", "threads"}:
             yield NAMES.get(name, name), value
     yield "sessions", run.sessions
+
+
+def _merged(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """All names, each after the one that it follows in its run: a package that one run lacks stays among the packages."""
+    names: list[str] = []
+    for own in found:
+        place = 0
+        for name in own:
+            if name not in names:
+                names.insert(place, name)
+            place = names.index(name) + 1
+    return names
 
 
 def _fact(name: str, values: Sequence[Any]) -> Fact:

@@ -100,7 +100,8 @@ def headings(together: Together) -> list[tuple[str, str, str]]:
 def listing(together: Together) -> list[tuple[Row, list[tuple[str, Any]]]]:
     """Each kernel and problem that some run has a number of, with (text, sort key) of each column."""
     made = []
-    for planned in together.planned:
+    operators = list(dict.fromkeys(row["operator"] for row in together.planned))
+    for planned in sorted(together.planned, key=lambda row: operators.index(row["operator"])):
         own = [together.row(member, planned["case"]) for member in together.members]
         if any(map(has_number, own)):
             cells: list[tuple[str, Any]] = [

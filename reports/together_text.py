@@ -58,21 +58,21 @@ def led(together: Together, member: Member, operator: str) -> str:
         return "no exact kernel has a number"
     most = max(counted.values())
     first = units.listed(short(kernel) for kernel in _first(counted))
-    return f"{first} {'each ' * (len(_first(counted)) > 1)}{most} of {counted.total()}"
+    ties = sum(len(first.get(member.letter, ())) > 1 for group, first in together.fastest.items() if group in _asked(together, operator))
+    too_close = f", {ties} too close to call" if ties else ""
+    return f"{first} {'each ' * (len(_first(counted)) > 1)}{most} of {counted.total()}{too_close}"
 
 
 def takeaway(together: Together, operator: str) -> str:
     """One sentence above the grid of an operator."""
-    own = [row for row in together.planned if row["operator"] == operator and row["group"] in together.shared]
-    shapes = {row["group"] for row in own}
-    asked = [first for group in shapes if len(first := together.fastest.get(group, {})) > 1]
-    same = sum(len(set(first.values())) == 1 for first in asked)
+    asked = [first for group in _asked(together, operator) if len(first := together.fastest.get(group, {})) > 1]
+    same = sum(bool(set.intersection(*first.values())) for first in asked)
     if not asked:
         return "No shape has a fastest exact kernel in two runs."
     whose = "both runs" if len(together.members) == 2 else "all runs that have a number"
     return (
-        f"The same exact kernel is fastest in {whose} at {same} of {units.count(len(asked), 'shape')}. Each line of a cell is one run: "
-        "speedup over the baseline of that run, paired within it, and the latency of one call."
+        f"The same exact kernel is fastest, or ties, in {whose} at {same} of {units.count(len(asked), 'shape')}. Each line of a cell is one "
+        "run: speedup over the baseline of that run, paired within it, and the latency of one call."
     )
 
 
@@ -144,6 +144,11 @@ def _whose(together: Together) -> str:
     return "both runs" if len(together.members) == 2 else "two runs or more"
 
 
+def _asked(together: Together, operator: str) -> set[str]:
+    """The shared problems of an operator."""
+    return {row["group"] for row in together.planned if row["operator"] == operator} & together.shared
+
+
 def _leaders(together: Together, operator: str) -> str:
     """Who leads an operator in which runs."""
     by_leader: dict[str, list[tuple[Member, int, int]]] = {}
@@ -201,6 +206,10 @@ def _unlike(together: Together) -> Iterator[str]:
     if changed := sources(runs):
         named = units.listed([*changed[:NAMED], *([f"{len(changed) - NAMED} more"] if len(changed) > NAMED else [])])
         yield f"the source of {units.count(len(changed), 'kernel')} is not the same in all runs that have it: {named}"
+    if together.lacking:
+        told = [f"{kernel} (lacking in {units.listed(letters)})" for kernel, letters in together.lacking.items()]
+        named = units.listed([*told[:NAMED], *([f"{len(told) - NAMED} more"] if len(told) > NAMED else [])])
+        yield f"who is fastest is said among the kernels that a run measured, which are not the same at each shape: {named}"
     if unlike := _baselines(together):
         yield f"at {units.count(len(unlike), 'shape')} the runs have different baselines, so their speedups are not alike: {unlike[0]}"
     dirty = [member.letter for member in together.members if (member.run.manifest.environment.commit or "").endswith("-dirty")]

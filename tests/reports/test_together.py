@@ -146,6 +146,19 @@ def test_the_headline_names_who_is_fastest_where(make: Make) -> None:
     assert together_text.led(found, found.members[2], "attention") == "sdpa 3 of 3"
 
 
+def test_kernels_that_one_run_lacks_are_told_and_ties_count_for_both(make: Make, made: SimpleNamespace) -> None:
+    tied = {"sdpa": 1.0, "onnxrt": 1.003}
+    one = make("one", times=lambda case, place: tied.get(case.kernel[10:], 3.0))
+    other = make("other", grid(made, names=("sdpa", "onnxrt")), day=11)
+    found = together.read([one, other])
+    assert found.lacking == {"attention/eager": "B"}
+    assert "attention/eager (lacking in B)" in " ".join(together_text.notes(found))
+    assert {frozenset(first["A"]) for first in found.fastest.values()} == {frozenset({"attention/sdpa", "attention/onnxrt"})}
+    assert "is fastest, or ties, in both runs at 3 of 3 shapes" in together_text.takeaway(found, "attention")
+    assert together_text.led(found, found.members[0], "attention").endswith("of 3, 3 too close to call")
+    assert together_text.led(found, found.members[1], "attention") == "onnxrt 3 of 3"
+
+
 def test_a_cell_has_a_line_for_each_run_and_its_own_winner(make: Make) -> None:
     def odd(case: Case, place: int) -> float | str:
         return "error ratio 9" if case.kernel.endswith("eager") and place < 3 else {"sdpa": 1.0, "onnxrt": 1.7}.get(case.kernel[10:], 3.0)
