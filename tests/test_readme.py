@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from kerneldyno.kernels import presets
+from kerneldyno.reports import frame, pictures
 from kerneldyno.reports.columns import COLUMNS
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-COMPARING = (Path(__file__).parent.parent / "docs" / "comparing.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMPARING = (ROOT / "docs" / "comparing.md").read_text()
+REPORT = (ROOT / "docs" / "report.md").read_text()
 COLUMNS_BLOCK = re.compile(r"(?<=<!-- columns -->\n).*?(?=<!-- /columns -->)", re.DOTALL)
 
 
@@ -43,11 +48,25 @@ def test_every_option_exists(command):
         check=True,
         env={"COLUMNS": "200", "PATH": ""},
     )
-    fences = [fence for text in (README, COMPARING) for fence in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    fences = [fence for text in (README, COMPARING, REPORT) for fence in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
     lines = [line.split("#")[0] for fence in fences for line in fence.splitlines() if f"kerneldyno {command}" in line]
     assert lines
     for option in {word for line in lines for word in re.findall(r"--[a-z-]+", line)}:
         assert option in told.stdout
+
+
+def test_every_picture_is_one_that_a_command_beside_it_makes():
+    """By its name, and by the words in it: a picture of charts that look otherwise by now has to be made again."""
+    shown = [ROOT / path for path in re.findall(r"!\[.*?\]\((reports/published/pictures/.*?)\)", README)]
+    folders = re.findall(r"^kerneldyno report (reports/published/\S+) --svg pictures", README, re.MULTILINE)
+    assert len(shown) == len(folders) == len(list((ROOT / "reports/published/pictures").iterdir())) == 3
+    for path, folder in zip(shown, folders, strict=True):  # in the same order
+        figure = pictures.figures(frame.load(ROOT / folder))[path.stem]
+        text = " ".join("".join(found.itertext()) for found in ET.parse(path).getroot().iter("{http://www.w3.org/2000/svg}text"))
+        named = [trace["name"] for trace in figure["data"] if trace["showlegend"]]
+        for words in [figure["layout"]["title"]["text"], *figure["layout"]["title"]["subtitle"]["text"].split("<br>"), *named]:
+            assert html.unescape(words) in text, f"renew {path.name} with the command in the README"
+        assert path.stat().st_size < 200_000
 
 
 def test_every_exit_status_of_a_comparison_is_told():
