@@ -70,9 +70,10 @@ def takeaway(together: Together, operator: str) -> str:
     if not asked:
         return "No shape has a fastest exact kernel in two runs."
     whose = "both runs" if len(together.members) == 2 else "all runs that have a number"
+    shapes = units.count(len(asked), "shape")
     return (
-        f"The same exact kernel is fastest, or ties, in {whose} at {same} of {units.count(len(asked), 'shape')}. Each line of a cell is one "
-        "run: speedup over the baseline of that run, paired within it, and the latency of one call."
+        f"The same exact kernel is fastest, or ties, in {whose} at {same} of {shapes}. Each line of a cell is one run: speedup over the "
+        "baseline of that run, paired within it, and the latency of one call."
     )
 
 
