@@ -68,9 +68,10 @@ def figures(frames: Frames) -> dict[str, Figure]:
         for block in section.blocks:
             for chart in [*block.charts, *block.choice]:
                 kind = chart.id.partition(f"-{block.operator}")[0]
-                name = _free(f"{kind}-{block.operator}-{chart.title}", made)
                 operator = summary.OPERATORS.get(block.operator, block.operator)
-                shape = _facts(frames.run, chart.title, SHORT_DTYPES.get(chart.dtype, chart.dtype), common[block.operator])
+                shown = described(*(fact for fact in chart.title.split(" · ") if fact not in {operator, block.operator})) or chart.title
+                name = _free(f"{kind}-{block.operator}-{shown}", made)
+                shape = _facts(frames.run, shown, SHORT_DTYPES.get(chart.dtype, chart.dtype), common[block.operator])
                 made[name] = standalone(drawing.figures[chart.id], f"{operator}: {_lower(section.heading)}", (shape, below))
     return made
 

@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 1000, 600
 """Pixels, before a picture is scaled."""
 FONT = "Arial, Liberation Sans, Helvetica, DejaVu Sans, sans-serif"
 INK, FAINT, GRID, PAPER = "#1a1a1a", "#4d4d4d", "#e3e3e3", "#ffffff"
-NAME_LENGTH = 34
+NAME_LENGTH = 36
 TITLE_LENGTH, LINE_LENGTH, MOST_LINES = 95, 135, 3
 ENTRY_HEIGHT = 20
 """Of a name in the legend."""

@@ -63,7 +63,8 @@ def test_a_picture_can_be_read_alone(made_figures: dict[str, dict], made: Simple
         assert (layout["width"], layout["height"] >= HEIGHT) == (WIDTH, True)
         if not name.startswith("overview"):
             axes = [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis") if "title" in layout[axis]]
-            assert any("is better" in text for text in axes), name
+            notes = [note["text"] for note in layout.get("annotations", ())]
+            assert any("is better" in text or "faster" in text for text in [*axes, *notes]), name
         assert made.hostile not in str([trace.get("name") for trace in figure["data"]])
     names = [trace["name"] for trace in made_figures["latency-layer-batch-1"]["data"] if trace["showlegend"]]
     assert len(names) == len(set(names)) > 3
@@ -74,7 +75,7 @@ def test_a_legend_names_each_kernel_once_and_long_names_are_cut() -> None:
     given = {"data": traces, "layout": {"xaxis": {}, "yaxis": {}}}
     drawn = standalone(given, "<b>T</b>", ["one", "<i>two</i>"])
     assert [trace["showlegend"] for trace in drawn["data"]] == [True, False, True]
-    assert drawn["data"][2]["name"] == "&lt;b&gt;" + "x" * 30 + "…"
+    assert drawn["data"][2]["name"] == "&lt;b&gt;" + "x" * 32 + "…"
     assert drawn["layout"]["title"]["text"] == "&lt;b&gt;T&lt;/b&gt;"
     assert drawn["layout"]["title"]["subtitle"]["text"] == "one<br>&lt;i&gt;two&lt;/i&gt;"
     assert "title" not in given["layout"]
