@@ -1,4 +1,4 @@
-"""The project's chores: bench, compare, report, tests, selftest, codegen, crosscheck, study, lint, types, dev. CI calls little else."""
+"""The project's chores: bench, compare, report, tests, selftest, codegen, crosscheck, study, growth, lint, types, dev. CI calls a few."""
 
 from __future__ import annotations
 
@@ -72,6 +72,13 @@ def compare(session: nox.Session) -> None:
     base, *more = session.posargs or ["origin/main"]
     # nox ends with 1 for every exit code but 0; which one it was is told at the end, and in verdict.json
     session.run("kerneldyno", "compare", "--base", base, *more)
+
+
+@nox.session
+def growth(session: nox.Session) -> None:
+    """How do reports grow with a run? `nox -s growth`, on a machine that does nothing else; --help explains it."""
+    install(session, "--editable", ".", "playwright")  # which drives an installed Chromium
+    session.run("python", "-P", "-m", "kerneldyno.reports.growth", *session.posargs)
 
 
 @nox.session

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = "KERNELDYNO_CHROMIUM"
+CHROMIUM = "BROWSER_PATH"
 """Environment variable with the path of the browser, where it is none of the usual names."""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE_MS = 120_000

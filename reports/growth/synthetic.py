@@ -107,7 +107,7 @@ def _shapes(operator: str) -> Iterator[dict[str, Any]]:
         own = [dict(zip(names, heads, strict=True)) | mask for heads in HEADS for mask in MASKS]
     else:
         own = [{"dim": d, "hidden_dim": h, "activation": name, "gated": name == "swiglu"} for d, h in WIDTHS for name in ACTIVATIONS]
-    for fields, direction, dtype, batch, length in product(own, DIRECTIONS, DTYPES, BATCHES, LENGTHS):
+    for fields, direction, batch, dtype, length in product(own, DIRECTIONS, BATCHES, DTYPES, LENGTHS):
         shape = {name: value for name, value in fields.items() if name != "decode"} | {
             "dtype": dtype,
             "direction": direction,
