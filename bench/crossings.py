@@ -12,7 +12,7 @@ from .stats import Interval
 from .variants import Variant, variant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from .journal import Run
     from .records import Case, Measurement
@@ -89,12 +89,25 @@ class _Row:
                 self.ratios[key] = None
         return self.ratios[key]
 
-    def leader(self, length: int, *, approximate: bool) -> str | None:
-        """The fastest of the exact, or of the approximate kernels; paired rounds know better than medians."""
-        entries = {name: measured for name, (case, measured) in self.at[length].items() if case.approximate is approximate}
-        best: str | None = None
-        for name in sorted(entries, key=lambda name: stats.latency(entries[name].processes).estimate):
-            if best is None or ((ratio := self.ratio(best, name, length)) is not None and ratio.estimate < 1):
+    def leaders(self, added: Container[str], *, approximate: bool) -> dict[int, str]:
+        """Length -> the fastest of the exact, or of the approximate kernels.
+
+        At a length of the plan all kernels take part; where length and cases (`added`) are not of the plan, one that is
+        alone there is only the baseline of others.
+        """
+        found = {}
+        for length, entries in self.at.items():
+            own = [(case.id, name) for name, (case, _) in entries.items() if case.approximate is approximate]
+            if len(own) > 1 or (own and own[0][0] not in added):
+                found[length] = self._fastest(length, [name for _, name in own])
+        return found
+
+    def _fastest(self, length: int, names: Sequence[str]) -> str:
+        """Paired rounds know better than medians."""
+        entries = {name: self.at[length][name][1] for name in names}
+        best, *others = sorted(names, key=lambda name: stats.latency(entries[name].processes).estimate)
+        for name in others:
+            if (ratio := self.ratio(best, name, length)) is not None and ratio.estimate < 1:
                 best = name
         return best
 
@@ -106,9 +119,9 @@ def crossings(run: Run) -> list[Crossing]:
     kernel with its baseline. A crossing needs a length on either side at which one of the two is faster beyond noise.
     """
     found: list[Crossing] = []
+    added = {case.id for case in run.added}
     for axis, row in _rows(run).items():
-        lengths = sorted(row.at)
-        leaders = {division: {length: row.leader(length, approximate=division) for length in lengths} for division in (False, True)}
+        leaders = {division: row.leaders(added, approximate=division) for division in (False, True)}
         inside: list[Crossing] = []
         for (one, other), approximate in _pairs(row, leaders).items():
             curve = _curve(row, one, other)
@@ -155,12 +168,11 @@ def axis_of(case: Case) -> Axis:
     return Axis(variant(case), case.batch)
 
 
-def _pairs(row: _Row, leaders: dict[bool, dict[int, str | None]]) -> dict[tuple[str, str], bool]:
+def _pairs(row: _Row, leaders: dict[bool, dict[int, str]]) -> dict[tuple[str, str], bool]:
     """The pairs of kernels that are looked at, each with whether it is one of the approximate division."""
     found: dict[tuple[str, str], bool] = {}
     for division, by_length in leaders.items():
-        names = list(dict.fromkeys(name for name in by_length.values() if name is not None))
-        found |= dict.fromkeys(combinations(names, 2), division)
+        found |= dict.fromkeys(combinations(dict.fromkeys(by_length.values()), 2), division)
     for entries in row.at.values():
         for name, (case, _) in entries.items():
             if case.baseline != name and case.baseline in entries and (case.baseline, name) not in found:
@@ -189,10 +201,10 @@ def _changes(curve: Sequence[Point]) -> Iterator[tuple[int, int]]:
         before = place
 
 
-def _lead(leaders: dict[int, str | None], shorter: str, longer: str, low: int, high: int) -> bool:
+def _lead(leaders: dict[int, str], shorter: str, longer: str, low: int, high: int) -> bool:
     """Whether the fastest kernel changes from the one to the other, with no third one between."""
-    between = {leader for length, leader in leaders.items() if low < length < high and leader is not None}
-    return leaders[low] == shorter and leaders[high] == longer and between <= {shorter, longer}
+    between = {leader for length, leader in leaders.items() if low < length < high}
+    return leaders.get(low) == shorter and leaders.get(high) == longer and between <= {shorter, longer}
 
 
 def _turned(point: Point) -> Point:

@@ -32,11 +32,11 @@ def winners(run: Run, timed: Mapping[str, Timing] | None = None) -> pd.DataFrame
 
     `lead` is the runner-up's time over the winner's, from paired rounds; `tie` says that its interval includes ± 2 %,
     or that the two could not be paired. A kernel alone in its division wins without a runner-up. `timed` is what
-    `timings` made of the run, for those who have it.
+    `timings` made of the run, for those who have it. Nobody wins at a problem that was added to the plan: not all take part.
     """
     timed = timings(run) if timed is None else timed
     divisions: dict[tuple[str, bool], list[Entry]] = {}
-    for case in run.cases:
+    for case in run.manifest.cases:
         if timing := timed.get(case.id):
             divisions.setdefault((case.group, case.approximate), []).append((case, run.measurements[case.id], timing))
     return pd.DataFrame([_contest(entries) for entries in divisions.values()], columns=COLUMNS)

@@ -22,6 +22,7 @@ from kerneldyno.kernels.attention.problem import Attention
 from kerneldyno.kernels.feedforward.problem import FeedForward
 from kerneldyno.kernels.registry import Device, load
 from kerneldyno.reports import frame
+from kerneldyno.reports.winners import winners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -165,6 +166,24 @@ def test_of_a_decode_step_the_cache_grows_and_of_a_network_the_sequence() -> Non
     made.refine()
     assert {case.problem["seq_len"] for case in made.run.added} == {256, 512, 384, 320}
     assert {case.label for case in made.run.added} & {case.label for case in made.run.manifest.cases} == set()
+
+
+def test_a_baseline_alone_at_an_added_length_leads_nothing() -> None:
+    """Approximate kernels are refined beyond the tie that ends the search among exact ones: their baseline is there, its rivals are not."""
+    laws = {"attention/sdpa": power(0, 9e-3), "attention/eager": power(2, 1e-3, 256), "attention/compiled": power(0, 1e-3, 256)}
+    loose = {"attention/int8": power(0, 1e-3, 500), "attention/pruned": power(2, 1e-3, 500)}
+    made = Simulation(laws | loose, attention(64, 1024))
+    made.refine()
+    assert made.steps[0] == {256}
+    assert {case.kernel for case in made.run.added if case.seq_len != 256} == {"attention/sdpa", *loose}
+    leading = [one for one in crossings(made.run) if one.leads]
+    assert [(one.shorter, one.longer) for one in leading] == [
+        ("attention/eager", "attention/compiled"),
+        ("attention/pruned", "attention/int8"),
+    ]
+    assert [len(one.points) for one in leading] == [3, 2]
+    contests = winners(made.run)
+    assert set(contests["seq_len"]) == {64, 1024}  # at the others not all kernels take part
 
 
 def test_nobody_who_did_not_ask_for_it_gets_more() -> None:
