@@ -172,6 +172,7 @@ def figure(one: Crossover, looks: Mapping[str, Style]) -> Figure:
     up = {"type": "log", "title": up_title, "automargin": True} | _ticks(_ratios(min([*ends, 1.0]), max([*ends, 1.0])))
     made = figure_of([trace], across, up)
     made["layout"] |= {"shapes": _shapes(row), "annotations": _sides(row), "showlegend": False}
+    made["layout"]["margin"] |= {"t": 24}  # for the length above the band
     return made
 
 

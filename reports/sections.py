@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import roofline, summary, tables, trade, units
+from . import crossovers, roofline, summary, tables, trade, units
 from .figures import QUANTITIES, Figure, Quantity, Row, drawable, error_of, looks_of, panel
 from .frame import Frames, rows
 from .shapes import SHORT_DTYPES, grids, titles, variants
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 SHORT = {"latency": "Latency", "share": "Share of limit", "memory": "Memory", "error": "Error"}
 """What the navigation calls a section with a long heading."""
+MOST_CROSSOVERS = 24
+"""So many are drawn of one operator …"""
+FEW_CROSSOVERS = 6
+"""… or so many of other pairs, where the fastest kernel stays the same."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Drawing:
         self.variants = variants(frames.run.cases)
         self.grids = grids(self.rows, self.variants)
         self.looks = looks_of(self.rows)
-        self.ceilings = frames.run.ceilings
+        self.run = frames.run
         self.figures: dict[str, Any] = {}
         """Id -> data and layout, as plain JSON values."""
         self.shown: dict[str, Callable[[Row], Cell]] = {}
@@ -92,6 +96,7 @@ class Drawing:
             self._section("latency", "Latency against sequence length", "Lower is better; both axes are logarithmic."),
             self._section("share", "Share of the machine's limit", summary.share(self.rows)),
             self._roofline(),
+            self._crossovers(),
             self._section("memory", "Peak memory", "Bytes allocated during one call above what was alive before it; lower is better."),
             self._errors(),
         ]
@@ -120,18 +125,37 @@ class Drawing:
             said, listed = [], []
             for number, (dtype, own) in enumerate(dtypes.items()):
                 word = SHORT_DTYPES.get(dtype, dtype)
-                if figure := roofline.roofline(own, self.ceilings, self.looks):
+                if figure := roofline.roofline(own, self.run.ceilings, self.looks):
                     title = f"{OPERATORS.get(operator, operator)} · {word}"
                     spoken = f"Roofline of {units.count(len({row['kernel'] for row in own}), 'kernel')}, {title}"
                     self._add(block, Chart(f"roofline-{operator}-{number}", title, spoken, dtype), figure, own)
                 named = len(dtypes) > 1
-                said.append(f"{word}: " * named + roofline.takeaway(own, self.ceilings))
-                listed.append((word if named else "", roofline.rows(own, self.ceilings)))
+                said.append(f"{word}: " * named + roofline.takeaway(own, self.run.ceilings))
+                listed.append((word if named else "", roofline.rows(own, self.run.ceilings)))
             block.takeaway = " ".join(said)
             self.listings[block.table] = Listing("roofline", roofline.HEADINGS, listed)
             blocks.append(block)
         takeaway = "Rate of the exact problem over its arithmetic intensity, below what this machine was measured to do; higher is better."
         return Section("roofline", "Roofline", takeaway, blocks)
+
+    def _crossovers(self) -> Section:
+        """Where one kernel overtakes another; drawn is where the winner changes, the table has all."""
+        found = crossovers.read(self.run)
+        blocks = []
+        for operator in dict.fromkeys(one.row["operator"] for one in found):
+            own = [one for one in found if one.row["operator"] == operator]
+            block = Block(operator, crossovers.takeaway(own), "", caption="every crossover as a table", table=f"crossovers-{operator}")
+            drawn = [one for one in own if one.row["leads"]][:MOST_CROSSOVERS] or own[:FEW_CROSSOVERS]
+            for number, one in enumerate(drawn):
+                title = crossovers.title(one.row).partition(" · ")[2]  # without the operator
+                chart = Chart(f"crossover-{operator}-{number}", title, f"Ratio of times against length: {title}", one.row["dtype"])
+                self.figures[chart.id] = crossovers.figure(one, self.looks)
+                block.charts.append(chart)
+            listed = [({"case": row["cases"].split()[0]}, cells) for row, cells in crossovers.lines(own)]
+            self.listings[block.table] = Listing("crossovers", crossovers.HEADINGS, [("", listed)])
+            blocks.append(block)
+        takeaway = "From which length on one kernel is faster than another beyond noise, with its interval."
+        return Section("crossovers", "Crossover lengths", takeaway, blocks, "Crossovers")
 
     def _errors(self) -> Section:
         """Speed against error: what approximations gain and lose, then one shape at a time, that of most kernels first."""
