@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import stats
+from . import privacy, stats
 from .manifest import PROTOCOLS, Environment, Manifest, Settings
 from .matching import differences
 
@@ -62,7 +62,7 @@ def extra_info(case: Case, measurement: Measurement, manifest: Manifest) -> dict
         "seed": case.seed,
         "approximate": case.approximate,
         "status": measurement.status,
-        "identity": measurement.identity,
+        "identity": privacy.scrubbed(measurement.identity),
         "protocol": manifest.settings.protocol.name,
         "processes": len(processes),
         "calls_per_sample": [process.calls_per_sample for process in processes],
@@ -75,7 +75,7 @@ def extra_info(case: Case, measurement: Measurement, manifest: Manifest) -> dict
         "peak_source": measurement.peak_source,
         "weight_bytes": measurement.weight_bytes,
         "leak_bytes": measurement.leak_bytes,
-        **{name: _plain(getattr(measurement, name)) for name in ("errors", "distance", "energy", "warnings")},
+        **{name: privacy.scrubbed(_plain(getattr(measurement, name))) for name in ("errors", "distance", "energy", "warnings")},
         "fingerprint": manifest.environment.fingerprint,
         "kerneldyno": manifest.version,
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .. import privacy
 from ..plan import UsageError
 from .cards import arch
 from .facts import Facts
@@ -67,7 +68,7 @@ def row(done: Compiled) -> Row:
         stages=asked.stages,
         spills_allowed=asked.spills_allowed,
         facts=facts,
-        faults=[done.reason] if facts is None else faults(asked, facts),
+        faults=[privacy.scrub(done.reason)] if facts is None else faults(asked, facts),
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .. import privacy
 from .findings import MOST_ALARMS, MOST_ALARMS_IN_COMPARISONS, Control, Finding, Found, Rate, Tally, tally
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def document(found: list[Found], context: Context, *, seconds: float, complete: 
 def write(path: Path, what: Document) -> None:
     """As indented JSON; the folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(what), indent=1))
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(privacy.scrubbed(what)), indent=1))
 
 
 def read(path: Path) -> Document:

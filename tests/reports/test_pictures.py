@@ -86,19 +86,23 @@ def test_a_legend_names_each_kernel_once_and_long_names_are_cut() -> None:
 @needs_chromium
 @pytest.mark.browser
 @pytest.mark.slow
-def test_a_browser_draws_them_and_draws_them_the_same_again(rich_copy: Path, made_figures: dict[str, dict], tmp_path: Path) -> None:
-    done = cli(str(rich_copy), "--svg", str(tmp_path / "new" / "pictures"))
+def test_a_browser_draws_them_and_draws_them_the_same_again(made: SimpleNamespace, tmp_path: Path) -> None:
+    cases = [made.case("attention", name, shape) for shape in made.attention[1:3] for name in ("eager", "sdpa", "int8", made.hostile)]
+    folder = made.run(tmp_path / "run", cases, [made.measured(case, 1 + number / 10, number) for number, case in enumerate(cases)])
+    expected = pictures.figures(frame.load(folder))
+    done = cli(str(folder), "--svg", str(tmp_path / "new" / "pictures"))
     assert done.returncode == 0, done.stderr
-    assert f"{len(made_figures)} pictures: {tmp_path / 'new' / 'pictures'}" in done.stdout
+    assert f"{len(expected)} pictures: {tmp_path / 'new' / 'pictures'}" in done.stdout
     found = sorted((tmp_path / "new" / "pictures").iterdir())
-    assert {path.stem for path in found} == set(made_figures)
+    assert {path.stem for path in found} == set(expected)
     for path in found:
         picture = ET.fromstring(path.read_bytes())
         text = " ".join("".join(element.itertext()) for element in picture.iter("{http://www.w3.org/2000/svg}text"))
         assert "AMD EPYC 9R14" in text
+        assert made.hostile[:12] in text
         assert "script" not in {element.tag.rpartition("}")[2] for element in picture.iter()}
-    chosen = list(made_figures)[:4:3]
-    again = pictures.draw([made_figures[name] for name in chosen], "svg")
+    chosen = list(expected)[:4:3]
+    again = pictures.draw([expected[name] for name in chosen], "svg")
     assert again == [(tmp_path / "new" / "pictures" / f"{name}.svg").read_bytes() for name in chosen]
 
 
