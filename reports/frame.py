@@ -176,7 +176,7 @@ def _tidy(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
 
 def _typed(values: Sequence[Any]) -> pd.Series[Any]:
     kinds = set(map(type, values))
-    if not kinds <= PLAIN or kinds >= {int, float}:
+    if not kinds <= PLAIN or (float in kinds and len(kinds - {float, type(None)})):  # NaN is no value of another kind
         values = [_value(value) for value in values]
         kinds = set(map(type, values))
     present = kinds - {type(None)}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerneldyno.bench import stats
@@ -299,6 +299,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), st.text())
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES, min_size=1))
 def test_a_column_of_anything_keeps_what_is_missing(values: list[object]) -> None:
     """Fields of problems come from anybody's file: whatever types they mix, the column has one type and its gaps."""
@@ -307,3 +308,21 @@ def test_a_column_of_anything_keeps_what_is_missing(values: list[object]) -> Non
     kinds = {type(value) for value in values if value is not None}
     if len(kinds) == 1:
         assert [row["field"] for row in frame.rows(table)] == values
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "kept"),
+    [
+        ([1, math.nan], "Int64", [1, None]),
+        ([1, 0.5, None], "float64", [1.0, 0.5, None]),
+        ([np.int64(3), None, pd.NA], "Int64", [3, None, None]),
+        ([True, math.nan], "boolean", [True, None]),
+        ([True, math.nan, 0.5], "string", ["True", None, "0.5"]),
+        (["a", math.nan], "string", ["a", None]),
+        ([None, math.nan], "float64", [None, None]),
+    ],
+)
+def test_nothing_is_nothing_however_it_is_written(values: list[Any], dtype: str, kept: list[Any]) -> None:
+    table = frame._tidy({"field": values})
+    assert str(table["field"].dtype) == dtype
+    assert [row["field"] for row in frame.rows(table)] == kept

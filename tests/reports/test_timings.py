@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -108,6 +108,7 @@ def process(taken: list[tuple[int, float]], worker: int) -> Process:
     return Process(worker=worker, rounds=[number for number, _ in taken], samples_s=[seconds for _, seconds in taken])
 
 
+@settings(deadline=None)  # scipy is imported meanwhile
 @given(st.lists(samples, min_size=1, max_size=5))
 def test_any_latency_is_that_of_the_formula(taken: list[list[tuple[int, float]]]) -> None:
     processes = [process(one, worker) for worker, one in enumerate(taken)]
@@ -115,6 +116,7 @@ def test_any_latency_is_that_of_the_formula(taken: list[list[tuple[int, float]]]
         assert stats.latency(processes) == pytest.approx(latency(processes), rel=1e-9, nan_ok=True)
 
 
+@settings(deadline=None)  # scipy is imported meanwhile
 @given(st.lists(st.tuples(samples, samples), min_size=1, max_size=5))
 def test_any_speedup_is_that_of_the_formula(taken: list[tuple[list[tuple[int, float]], list[tuple[int, float]]]]) -> None:
     a, b = ([process(pair[side], worker) for worker, pair in enumerate(taken)] for side in (0, 1))
