@@ -25,8 +25,9 @@ class Variant:
 
 
 def variants(cases: Iterable[Case]) -> dict[str, Variant]:
-    """The variant of each case, by case id."""
-    return {case.id: variant(case) for case in cases}
+    """The variant of each case, by case id; cases of one group, which have one problem, share the object."""
+    found: dict[str, Variant] = {}
+    return {case.id: found[case.group] if case.group in found else found.setdefault(case.group, variant(case)) for case in cases}
 
 
 def variant(case: Case) -> Variant:

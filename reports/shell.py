@@ -22,6 +22,8 @@ from plotly.offline import get_plotlyjs
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .figures import Figure
+
 HERE = Path(__file__).parent
 TYPED_FROM = 24
 """Shorter lists of numbers are smaller as text."""
@@ -30,7 +32,7 @@ TYPED_FROM = 24
 def render(
     template: str,
     *,
-    figures: Mapping[str, Any],
+    figures: Mapping[str, Figure],
     payloads: Mapping[str, Any],
     styles: Sequence[str] = (),
     scripts: Sequence[str] = (),
@@ -71,20 +73,25 @@ def packed(value: Any) -> Markup:
     return _base64(gzip.compress(msgspec.json.encode(value), 6, mtime=0))
 
 
-def slim(value: Any) -> Any:
-    """The same value with long lists of real numbers as typed arrays of float32, as plotly takes them, and matrices likewise.
+def slim(figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """The figures with long lists of real numbers in their traces as typed arrays of float32, as plotly takes them.
 
-    Tuples become lists; whole numbers and short lists stay text, which compresses well.
+    Matrices likewise; whole numbers, short lists and layouts stay text, which compresses well.
     """
-    if isinstance(value, dict):
-        return {key: slim(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        if _are_reals(value):
-            return typed(np.asarray(value, dtype="<f4"))
-        if value and all(isinstance(inner, list) and len(inner) == len(value[0]) and _are_reals(inner) for inner in value):
-            return typed(np.asarray(value, dtype="<f4"))
-        return [slim(inner) for inner in value]
-    return value
+    return {name: {"data": [_slim(trace) for trace in figure["data"]], "layout": figure["layout"]} for name, figure in figures.items()}
+
+
+def _slim(trace: Mapping[str, Any]) -> dict[str, Any]:
+    """A trace, or a part of one such as its error bars."""
+    return {
+        key: _array(value) if isinstance(value, list) else _slim(value) if isinstance(value, dict) else value
+        for key, value in trace.items()
+    }
+
+
+def _array(value: list[Any]) -> Any:
+    matrix = bool(value) and all(isinstance(inner, list) and len(inner) == len(value[0]) and _are_reals(inner) for inner in value)
+    return typed(np.asarray(value, dtype="<f4")) if matrix or _are_reals(value) else value
 
 
 def typed(values: np.ndarray[Any, Any]) -> dict[str, str]:
@@ -109,7 +116,7 @@ def plotly_script(*, plain: bool) -> Markup:
     bundle: str = get_plotlyjs()
     if plain:
         return Markup(bundle)  # noqa: S704 - plotly's own, made to stand in a script element
-    return _base64(gzip.compress(bundle.encode(), 9, mtime=0))
+    return _base64(gzip.compress(bundle.encode(), 6, mtime=0))
 
 
 def _base64(data: bytes) -> Markup:
