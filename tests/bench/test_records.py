@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -45,6 +47,14 @@ def test_a_group_is_the_kernels_of_one_problem_on_one_device() -> None:
     assert changed(CASE, kernel="attention/sdpa", family="sdpa", approximate=True).group == CASE.group
     for change in ({"seed": 1}, {"device": "cuda:0"}, {"problem": {**CASE.problem, "batch": 2}}, {"operator": "layer"}):
         assert changed(CASE, **change).group != CASE.group
+
+
+def test_an_id_that_was_asked_for_is_kept_and_is_no_field() -> None:
+    fresh, asked = (msgspec.json.decode(msgspec.json.encode(CASE), type=Case) for _ in range(2))
+    assert asked.id is asked.id
+    assert asked == fresh
+    assert msgspec.json.encode(asked) == msgspec.json.encode(fresh)
+    assert pickle.loads(pickle.dumps(asked)) == fresh
 
 
 @given(st.dictionaries(st.text(max_size=5), st.one_of(st.integers(0, 99), st.booleans(), st.text(max_size=4), st.none()), max_size=4))
@@ -119,7 +129,7 @@ def test_protocols_are_named_by_their_key_and_grow_stricter() -> None:
 
 def test_every_kind_of_record_has_a_tag_of_its_own() -> None:
     tags = [info.tag for info in msgspec.inspect.type_info(Record).types]
-    assert sorted(tags) == ["attempt", "ceilings", "end", "group", "look", "measured", "session"]
+    assert sorted(tags) == ["attempt", "ceilings", "end", "extended", "group", "look", "measured", "session"]
 
 
 def test_a_manifest_of_an_older_form_can_be_read_without_the_fields_added_since() -> None:
