@@ -85,7 +85,8 @@ def revisions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def told(revisions: tuple[Path, Path], *names: str, **environment: str) -> list[dict[str, Any]]:
     variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
-    command = [sys.executable, str(HERE / "side_by_side.py"), *map(str, revisions), *names]
+    interpreter = [str(HERE.parents[1] / "kernels" / "interpreted.py")] if "TRITON_INTERPRET" in variables else []
+    command = [sys.executable, *interpreter, str(HERE / "side_by_side.py"), *map(str, revisions), *names]
     done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

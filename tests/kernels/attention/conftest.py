@@ -173,7 +173,8 @@ def told(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     def tell(script: str, *arguments: str, interpreted: bool = False) -> list[dict[str, Any]]:
         variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
         variables |= {"TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"} | ({"TRITON_INTERPRET": "1"} if interpreted else {})
-        command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
+        interpreter = [str(Path(__file__).parents[1] / "interpreted.py")] if interpreted else []
+        command = [sys.executable, *interpreter, str(Path(__file__).with_name(script)), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         return [json.loads(line) for line in done.stdout.splitlines()]

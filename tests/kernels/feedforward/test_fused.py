@@ -40,7 +40,8 @@ GPU = Device("cuda", capability=(9, 0))
 def interpreted(*arguments):
     """What the script beside this file prints, in Triton's interpreter: the environment decides before Triton is imported."""
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(__file__).with_name("interpret_fused.py")), *arguments]
+    here = Path(__file__)
+    command = [sys.executable, str(here.parents[1] / "interpreted.py"), str(here.with_name("interpret_fused.py")), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]

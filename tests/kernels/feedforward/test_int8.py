@@ -161,7 +161,8 @@ def told(argument: str, cache: Path) -> list[dict]:
     """What gate_int8.py prints, line by line, in the interpreter."""
     pytest.importorskip("triton")
     variables = os.environ | {"TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(__file__).with_name("gate_int8.py")), argument]
+    here = Path(__file__)
+    command = [sys.executable, str(here.parents[1] / "interpreted.py"), str(here.with_name("gate_int8.py")), argument]
     done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
