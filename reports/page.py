@@ -93,6 +93,7 @@ def _listings(frames: Frames, results: Sequence[dict[str, Any]]) -> dict[str, An
         "measured": sum(row["status"] == "ok" for row in results),
         "numberless": tables.numberless(results),
         "energy": summary.energy(results),
+        "left_out": payload.left_out(frames.run),
         "method": method.described(frames.run, results),
         "environment": method.machine(frames.run),
     }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from . import reproduce, tables
+from . import reproduce, tables, units
 from .shell import typed
 from .thinning import points_per_case, thinned
 
@@ -95,6 +95,17 @@ def details(run: Run, rows: Sequence[Row]) -> dict[str, Any]:
         "samples": [_samples(measurement, most) for measurement in measurements],
         "most": most,
     }
+
+
+def left_out(run: Run) -> str:
+    """What the page does not draw of the samples, in a sentence; empty where it draws all."""
+    measurements = [run.measurements.get(case.id) for case in run.cases]
+    most = points_per_case(measurements)
+    longer = sum(one is not None and len(one.samples_s) > most for one in measurements)
+    if not longer:
+        return ""
+    cases = units.count(longer, "case")
+    return f"Of {cases} with more samples than that, {most} are drawn, in their order; samples.parquet holds every one."
 
 
 def _told(measurement: Measurement | None) -> dict[str, Any]:

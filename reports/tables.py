@@ -91,7 +91,7 @@ class Listing:
     """What it holds, for a screen reader."""
     headings: list[tuple[str, str, bool]]
     """(heading, its second line, whether its cells are numbers)."""
-    bodies: list[tuple[str, list[tuple[Row, list[Text]]]]]
+    bodies: Sequence[tuple[str, Sequence[tuple[Row, list[Text]]]]]
     """(title, (the row that it is about, its cells)); an empty title where there is but one body."""
 
 

@@ -38,6 +38,7 @@ NAMES = [
     "\u202eright to left\u202c \u05d0\u05d1",
     "k" * 500,
 ]
+PUBLISHED = Path("reports/published/2026-11-23-cpu-default")
 SERIOUS = {"serious", "critical"}
 
 
@@ -59,6 +60,7 @@ def pages(rich_folder: Path, made: SimpleNamespace, tmp_path_factory: pytest.Tem
     )
     return {
         "run": report.render(run),
+        "default": report.render(Path(shutil.copytree(PUBLISHED, folder / "default"))),
         "comparison": comparison.render(sample.rich(), folder / "comparison.html"),
         "history": history_page.render([run, other], folder / "history.html"),
         "explanation": explanation.render(explained(), folder / "explanation.html"),
@@ -103,7 +105,7 @@ def faults(page: Page) -> list[str]:
 
 @with_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["run", "comparison", "history", "explanation", "together"])
+@pytest.mark.parametrize("kind", ["run", "default", "comparison", "history", "explanation", "together"])
 def test_axe_finds_nothing_serious(looked: Callable[..., Page], pages: dict[str, Path], kind: str, scheme: str) -> None:
     page = looked(pages[kind], color_scheme=scheme)
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
@@ -122,7 +124,7 @@ def test_axe_finds_nothing_serious_in_a_case_on_a_phone(looked: Callable[..., Pa
     assert page.evaluate("document.getElementById('case').scrollWidth <= innerWidth")
 
 
-@pytest.mark.parametrize("kind", ["run", "together"])
+@pytest.mark.parametrize("kind", ["default", "together"])
 def test_paper_has_the_charts_and_the_tables(looked: Callable[..., Page], pages: dict[str, Path], tmp_path: Path, kind: str) -> None:
     page = looked(pages[kind], color_scheme="dark")
     page.evaluate("window.print = () => { window.printed = true; }")
@@ -136,6 +138,42 @@ def test_paper_has_the_charts_and_the_tables(looked: Callable[..., Page], pages:
         assert "Fastest" in told or "fastest" in told
         assert "latency" in told
         assert "Copy" not in told  # no buttons on paper
+
+
+FOCUSABLE = "a[href], button:not([disabled]), select, input, summary, [tabindex='0']"
+WHERE = f"""() => {{
+    const all = [...document.querySelectorAll({FOCUSABLE!r})];
+    return all.indexOf(document.activeElement);
+}}"""
+
+
+def test_everything_can_be_reached_and_used_by_keyboard_alone(looked: Callable[..., Page], made: SimpleNamespace, tmp_path: Path) -> None:
+    cases = [made.case("attention", name, problem) for problem in made.attention[:3] for name in ("sdpa", "eager", "int8")]
+    path = report.render(
+        Path(made.run(tmp_path / "small", cases, [made.measured(case, 1.0 + number / 9, number) for number, case in enumerate(cases)]))
+    )
+    page = looked(path)
+    until(page, "document.documentElement.dataset.ready === 'yes'")
+    shown = page.evaluate(
+        f"[...document.querySelectorAll({FOCUSABLE!r})].map((one, at) => one.checkVisibility() ? at : -1).filter((at) => at >= 0)"
+    )
+    reached = []
+    for _ in range(len(shown) + 5):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate(WHERE))
+        outlined = "getComputedStyle(document.activeElement).outlineStyle !== 'none'"
+        assert reached[-1] < 0 or page.evaluate(outlined), page.evaluate("document.activeElement.outerHTML")
+    missed = set(shown) - set(reached)
+    assert not missed, page.evaluate(f"(at) => document.querySelectorAll({FOCUSABLE!r})[at].outerHTML", missed.pop())
+    page.locator("#memory summary >> nth=0").focus()
+    page.keyboard.press("Enter")
+    page.locator("#memory table").wait_for()
+    page.locator("select[data-filter=kernel]").focus()
+    page.keyboard.press("e")  # as a native control takes it: the first choice with that letter
+    until(page, "document.querySelectorAll('#listing tbody tr').length === 3")
+    page.locator("#theme").focus()
+    page.keyboard.press("d")
+    until(page, "document.documentElement.dataset.theme === 'dark'")
 
 
 def hostile(made: SimpleNamespace, folder: Path) -> Path:

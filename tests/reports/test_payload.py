@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,17 @@ def test_the_points_of_a_page_are_bounded(counts: list[int]) -> None:
         assert most == min(max(counts, default=0), thinning.MOST)
     assert sum(min(count, most) for count in counts) <= thinning.ALL_POINTS
     assert thinning.points_per_case([None] * 1001) == thinning.LEAST
+
+
+def test_the_page_says_what_it_does_not_draw(made: SimpleNamespace, tmp_path: Path) -> None:
+    case = made.case("attention", "sdpa", made.attention[0])
+    measurement = made.measured(case, 1.0, 1)
+    [process] = measurement.processes
+    process.samples_s[:] = [1e-3 + number * 1e-9 for number in range(thinning.MOST + 1)]
+    process.rounds[:] = range(thinning.MOST + 1)
+    frames = frame.load(made.run(tmp_path / "run", [case], [measurement]))
+    assert f"Of 1 case with more samples than that, {thinning.MOST} are drawn, in their order" in page.html(frames)
+    assert payload.left_out(read(made.run(tmp_path / "short", [case], [made.measured(case, 1.0, 1)]))) == ""
 
 
 def test_long_real_numbers_travel_as_typed_arrays_and_what_plotly_cannot_take_so_does_not() -> None:
