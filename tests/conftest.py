@@ -25,9 +25,10 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_configure() -> None:
-    """Give each process of a parallel run a place for temporary files of its own: a run locks its device there."""
+    """Give each process of a parallel run one thread, and a place for temporary files of its own: a run locks its device there."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         own = Path(tempfile.gettempdir(), f"kerneldyno-tests-{os.getuid()}", worker)
         own.mkdir(parents=True, exist_ok=True)
         os.environ["TMPDIR"] = tempfile.tempdir = str(own)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other cores have tests of their own

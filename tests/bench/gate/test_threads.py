@@ -9,6 +9,8 @@ import pytest
 
 from kerneldyno.bench.gate.threads import UNKNOWN, Threads
 
+pytestmark = pytest.mark.alone  # a thread that gets no processor is not busy
+
 
 @pytest.fixture
 def spinning():
