@@ -216,6 +216,10 @@ def _rate(row: Row) -> float | None:
     return None if row["tflops"] is None else float(row["tflops"] * 1e12)
 
 
+def _throughput(row: Row) -> float | None:
+    return row["tokens"] / row["latency_s"] if row["latency_s"] else None
+
+
 def _scientific(value: float | None) -> str:
     return "" if value is None else f"{value:.1e}"
 
@@ -232,6 +236,7 @@ LISTED: list[tuple[str, str, Callable[[Row], str], Callable[[Row], Any]]] = [
     ("speedup", "× baseline", lambda row: units.times(row["speedup"]), lambda row: row["speedup"]),
     ("of limit", "%", lambda row: units.quantity(row["share_of_limit"], "share", 2), lambda row: row["share_of_limit"]),
     ("rate", "FLOP/s, exact problem", lambda row: units.quantity(_rate(row), "FLOP/s"), _rate),
+    ("throughput", "query tokens", lambda row: units.quantity(_throughput(row), "tok/s"), _throughput),
     ("peak memory", "per call", lambda row: units.quantity(row["peak_bytes"], "B"), lambda row: row["peak_bytes"]),
     ("weights", "", lambda row: units.quantity(row["weight_bytes"], "B"), lambda row: row["weight_bytes"]),
     ("energy", "per call, gross", _joules, lambda row: row["energy_j"]),

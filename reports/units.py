@@ -15,6 +15,7 @@ SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "W": ((1.0, "W"),),
     "FLOP/s": ((1e6, "MFLOP/s"), (1e9, "GFLOP/s"), (1e12, "TFLOP/s")),
     "B/s": ((1e6, "MB/s"), (1e9, "GB/s"), (1e12, "TB/s")),
+    "tok/s": ((1.0, "tok/s"), (1e3, "ktok/s"), (1e6, "Mtok/s")),
     "": ((1.0, ""),),
     "share": ((0.01, "%"),),
 }
