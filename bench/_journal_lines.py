@@ -57,7 +57,7 @@ class Scan:
 def encoded(record: Record) -> bytes:
     """The line of a record. Raises ValueError, naming the field, when it cannot be written and read back alike."""
     content = json_of(record)
-    return HEAD % zlib.crc32(content) + content + b"}\n"
+    return _framed(content) + b"\n"
 
 
 def json_of(value: msgspec.Struct) -> bytes:
@@ -114,9 +114,13 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _framed(content: bytes) -> bytes:
+    return HEAD % zlib.crc32(content) + content + b"}"
+
+
 def _decoded(line: bytes) -> Record:
-    content = memoryview(line)[RECORD:-1]
-    if line.startswith(HEAD % zlib.crc32(content)) and line.endswith(b"}"):  # as it was written: need not be taken apart first
+    content = line[RECORD:-1]
+    if line == _framed(content):  # as it was written: it need not be taken apart first
         return _RECORD.decode(content)
     found = _LINE.decode(line)
     if found.crc != f"{zlib.crc32(found.record):08x}":

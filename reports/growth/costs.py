@@ -19,6 +19,8 @@ class Costs(msgspec.Struct, kw_only=True):
     """`journal.read`."""
     results_s: float
     """The table of results, with latencies and speedups of all cases."""
+    frame_processor_s: float
+    """Processor time of both: less than they took where the machine did something else meanwhile."""
     frame_peak_bytes: int
     """Peak resident memory of the process until then, Python and pandas included."""
     winners_s: float
@@ -27,6 +29,7 @@ class Costs(msgspec.Struct, kw_only=True):
     """The same until all tables were made."""
     page_s: float | None = None
     """Reading the run and writing its page, in another fresh process; importing is not counted."""
+    page_processor_s: float | None = None
     page_bytes: int | None = None
     page_peak_bytes: int | None = None
     loaded_s: float | None = None
@@ -62,19 +65,21 @@ LIMITS = (
     Limit(100_000, "frame_peak_bytes", 2 * GIB),
 )
 SHOWN = {
-    "journal_bytes": "journal",
+    "journal_bytes": "size of the journal",
     "read_s": "read the journal",
     "results_s": "table of results",
     "frame_s": "both: the run in a frame",
+    "frame_processor_s": "… of which processor time",
     "frame_peak_bytes": "peak memory until then",
     "winners_s": "table of winners",
     "samples_s": "table of samples",
     "tables_peak_bytes": "peak memory with all tables",
     "page_s": "write the page, reading included",
-    "page_bytes": "page",
+    "page_processor_s": "… of which processor time",
+    "page_bytes": "size of the page",
     "page_peak_bytes": "peak memory of writing the page",
     "loaded_s": "page loaded in Chromium",
-    "interactive_s": "… and its first filter operated",
+    "interactive_s": "first filter operated in Chromium",
     "console_errors": "errors in its console",
 }
 """What is told of each size, in words."""

@@ -42,9 +42,11 @@ def tables(folder: Path) -> dict[str, float]:
     from kerneldyno.bench import journal
     from kerneldyno.reports.frame import Frames
 
+    busy_s = time.process_time()
     run, read_s = _timed(lambda: journal.read(folder))
     frames = Frames(run)
     _, results_s = _timed(lambda: frames.results)
+    busy_s = time.process_time() - busy_s
     frame_peak = _peak_bytes()
     _, winners_s = _timed(lambda: frames.winners)
     _, samples_s = _timed(lambda: frames.samples)
@@ -53,6 +55,7 @@ def tables(folder: Path) -> dict[str, float]:
         "journal_bytes": (folder / journal.JOURNAL).stat().st_size,
         "read_s": read_s,
         "results_s": results_s,
+        "frame_processor_s": busy_s,
         "frame_peak_bytes": frame_peak,
         "winners_s": winners_s,
         "samples_s": samples_s,
@@ -64,8 +67,10 @@ def page(folder: Path) -> dict[str, float]:
     """Read the run and write its page."""
     from kerneldyno.reports import page as report
 
+    busy_s = time.process_time()
     path, page_s = _timed(lambda: report.render(folder))
-    return {"page_s": page_s, "page_bytes": path.stat().st_size, "page_peak_bytes": _peak_bytes()}
+    busy_s = time.process_time() - busy_s
+    return {"page_s": page_s, "page_processor_s": busy_s, "page_bytes": path.stat().st_size, "page_peak_bytes": _peak_bytes()}
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from .costs import GIB, LIMITS, MB, SHOWN, Costs, Limit, exponent, missed
 
+BUSY = 1.25
+"""From so many times the processor time on, a step had to wait for something else."""
 COMMAND = "python -P -m kerneldyno.reports.growth"
 
 
@@ -41,7 +43,7 @@ def markdown(measured: Sequence[Costs], machine: str) -> str:
 
 
 def verdicts(measured: Sequence[Costs]) -> list[str]:
-    """A sentence for each limit that was missed, and what all limits are."""
+    """A sentence for each limit that was missed, and what all limits are. That a machine was busy is said, and excuses nothing."""
     lines = [
         f"missed at {costs.cases:,} cases: {SHOWN[limit.cost]} {amount(limit.cost, getattr(costs, limit.cost))}, at most "
         f"{amount(limit.cost, limit.most)}"
@@ -52,7 +54,9 @@ def verdicts(measured: Sequence[Costs]) -> list[str]:
 
 def notes(measured: Sequence[Costs]) -> list[str]:
     """What was not measured, and why."""
-    return [f"{costs.cases:,} cases: {note}" for costs in measured for note in costs.notes]
+    busy = [costs for costs in measured if costs.frame_s > BUSY * costs.frame_processor_s]
+    told = [f"{costs.cases:,} cases: {note}" for costs in measured for note in costs.notes]
+    return [*told, *([f"the machine did something else meanwhile ({', '.join(f'{one.cases:,}' for one in busy)} cases)"] if busy else [])]
 
 
 def amount(cost: str, value: float | None) -> str:
@@ -67,7 +71,7 @@ def amount(cost: str, value: float | None) -> str:
 
 
 def _limit(limit: Limit) -> str:
-    return f"{SHOWN[limit.cost].removeprefix('… and ')} at most {amount(limit.cost, limit.most)} up to {limit.cases:,} cases"
+    return f"{SHOWN[limit.cost]} at most {amount(limit.cost, limit.most)} up to {limit.cases:,} cases"
 
 
 def _headings(measured: Sequence[Costs]) -> list[str]:

@@ -25,7 +25,13 @@ def growth(*options: object) -> subprocess.CompletedProcess[str]:
 
 def made_up(cases: int = 100, **changes: float) -> Costs:
     fields = dict.fromkeys(("journal_bytes", "frame_peak_bytes", "tables_peak_bytes"), 1)
-    return Costs(**({"cases": cases, "read_s": 1.0, "results_s": 2.0, "winners_s": 0.5, "samples_s": 0.5} | fields | changes))
+    return Costs(
+        **(
+            {"cases": cases, "read_s": 1.0, "results_s": 2.0, "frame_processor_s": 2.9, "winners_s": 0.5, "samples_s": 0.5}
+            | fields
+            | changes
+        )
+    )
 
 
 # ---------------------------------------------------------------- made-up runs
@@ -78,9 +84,16 @@ def test_the_exponent_is_the_slope_between_logarithms() -> None:
 
 def test_missed_limits_are_told_with_both_numbers() -> None:
     lines = telling.verdicts([made_up(100, page_bytes=4_000_000)])
-    assert lines[0] == "missed at 100 cases: page 4.00 MB, at most 3.00 MB"
+    assert lines[0] == "missed at 100 cases: size of the page 4.00 MB, at most 3.00 MB"
     assert telling.verdicts([made_up()])[0].startswith("every limit was kept")
     assert {limit.cost for limit in costs.LIMITS} <= costs.SHOWN.keys()
+
+
+def test_a_machine_that_did_something_else_is_told_of() -> None:
+    assert telling.notes([made_up(read_s=1.0, results_s=2.0)]) == []
+    assert telling.notes([made_up(100, read_s=9.0), made_up(2000, read_s=9.0)]) == [
+        "the machine did something else meanwhile (100, 2,000 cases)"
+    ]
 
 
 # ---------------------------------------------------------------- end to end
