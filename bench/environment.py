@@ -19,6 +19,7 @@ from kerneldyno.kernels.registry import Device
 
 from .instruments import nvml, processor
 from .manifest import Environment
+from .privacy import hashed
 from .privacy import scrub as scrub  # noqa: PLC0414 - part of what this module offers
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ def _gpu(device: Device) -> dict[str, Any]:
         "max_sm_mhz": gpu.max_sm_mhz,
         "clocks": "set by the user" if "clocks set by the user" in gpu.clock_events() else "not locked",
         "mig": gpu.slice is not None,
+        "board": hashed(gpu.uuid),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 import re
 import socket
@@ -101,6 +102,14 @@ def of_hardware(described: Mapping[str, Any]) -> dict[str, Any]:
     """A description of a device without what names this one piece: UUIDs, serial numbers, addresses on a bus."""
     kept = {name: value for name, value in described.items() if not NAMES_OF_A_PIECE.search(name)}
     return {name: SERIALS.sub("<uuid>", value) if isinstance(value, str) else value for name, value in kept.items()}
+
+
+def hashed(uuid: str) -> str | None:
+    """A short hash of a device's UUID: tells two boards of one model apart and names neither. None without a UUID.
+
+    A UUID is too long to be guessed back from it; a serial number is not, so none is ever hashed.
+    """
+    return hashlib.sha256(f"kerneldyno {uuid}".encode()).hexdigest()[:8] if uuid else None
 
 
 def identity() -> Identity:

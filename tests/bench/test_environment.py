@@ -115,8 +115,11 @@ def test_a_gpu_described_without_its_serial(machine) -> None:
     assert found.device_name == "NVIDIA H100"
     assert found.gpu == {
         "driver": "580.65.06", "driver_major": "580", "cuda": "13.0", "capability": "9.0", "memory_bytes": 80 * 2**30,
-        "power_limit_w": 700.0, "max_sm_mhz": 1980.0, "clocks": "not locked", "mig": False,
+        "power_limit_w": 700.0, "max_sm_mhz": 1980.0, "clocks": "not locked", "mig": False, "board": "b62643e1",
     }  # fmt: skip
+    others = {uuid: environment.hashed(uuid) for uuid in ("GPU-secret", "GPU-other", "")}
+    assert others["GPU-secret"] == "b62643e1" != others["GPU-other"]
+    assert others[""] is None
     assert b"secret" not in msgspec.json.encode(found)
 
 
