@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "<script>alert(1)</script>"
 CEILINGS = Ceilings(
     matmul_flops_per_s={"float32": 1.5e11, "bfloat16": 2.9e11}, copy_bytes_per_s=2.2e10, last_level_cache_bytes=32 * 2**20, device="cpu"
@@ -189,6 +188,8 @@ def made() -> SimpleNamespace:
 def browser() -> Iterator[Browser]:
     """Headless Chromium, for modules marked `browser`."""
     from playwright.sync_api import sync_playwright
+
+    from .browsing import CHROMIUM
 
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:

@@ -6,7 +6,6 @@ import os
 import runpy
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,14 +17,11 @@ from playwright.sync_api import Browser, Page
 from kerneldyno.reports import comparison, explanation, history_page, together_page
 from kerneldyno.reports import page as report
 
+from .browsing import IN_A_BROWSER, until
 from .explanations import explanation as explained
 
-CHROMIUM = Path("/usr/bin/chromium")
 AXE = Path(os.environ.get("AXE_CORE", ".nox/axe/node_modules/axe-core/axe.min.js"))
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists() and not os.environ.get("CI"), reason=f"no Chromium at {CHROMIUM}: install Debian's chromium"),
-]
+pytestmark = IN_A_BROWSER
 with_axe = pytest.mark.skipif(
     not AXE.exists() and not os.environ.get("CI"), reason="no axe-core: npm install --prefix .nox/axe axe-core, as .ci/run does"
 )
@@ -40,13 +36,6 @@ NAMES = [
 ]
 PUBLISHED = Path("reports/published/2026-11-23-cpu-default")
 SERIOUS = {"serious", "critical"}
-
-
-def until(page: Page, expression: str, patience_s: float = 30.0) -> None:
-    give_up = time.monotonic() + patience_s
-    while not page.evaluate(expression):
-        assert time.monotonic() < give_up, f"never became true: {expression}"
-        page.wait_for_timeout(50)
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,12 +13,9 @@ from playwright.sync_api import Page
 from kerneldyno.reports import frame
 from kerneldyno.reports import page as report
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists() and not os.environ.get("CI"), reason=f"no Chromium at {CHROMIUM}: install Debian's chromium"),
-]
-Open = Callable[..., Page]
+from .browsing import IN_A_BROWSER, Open, until
+
+pytestmark = IN_A_BROWSER
 READY = "document.documentElement.dataset.ready === 'yes'"
 
 
@@ -30,14 +24,6 @@ def address(rich_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("browser") / "rich"
     shutil.copytree(rich_folder, folder)
     return report.render(folder).as_uri()
-
-
-def until(page: Page, expression: str, patience_s: float = 20.0) -> None:
-    """Wait for something to become true; asked from here, because the page's policy forbids Playwright's own way."""
-    give_up = time.monotonic() + patience_s
-    while not page.evaluate(expression):
-        assert time.monotonic() < give_up, f"never became true: {expression}"
-        page.wait_for_timeout(50)
 
 
 def draw(page: Page, selector: str = ".chart") -> None:

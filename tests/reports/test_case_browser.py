@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
 from kerneldyno.bench.journal import read
 from kerneldyno.bench.records import Clocks, Energy, Warn
 from kerneldyno.reports import page as report
 from kerneldyno.reports import reproduce, thinning
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists() and not os.environ.get("CI"), reason=f"no Chromium at {CHROMIUM}: install Debian's chromium"),
-]
-Open = Callable[..., Page]
+from .browsing import IN_A_BROWSER, Open, until
+
+pytestmark = IN_A_BROWSER
 DRAWN = "document.querySelector('#case .chart .main-svg') !== null"
 OPEN = "document.getElementById('case').open"
 
@@ -33,13 +27,6 @@ def address(rich_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("case") / "rich"
     shutil.copytree(rich_folder, folder)
     return report.render(folder).as_uri()
-
-
-def until(page: Page, expression: str, patience_s: float = 20.0) -> None:
-    give_up = time.monotonic() + patience_s
-    while not page.evaluate(expression):
-        assert time.monotonic() < give_up, f"never became true: {expression}"
-        page.wait_for_timeout(50)
 
 
 def test_a_number_opens_its_case_by_keyboard_and_escape_closes_it(open_page: Open, rich_folder: Path, address: str) -> None:

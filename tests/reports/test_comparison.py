@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import runpy
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,20 +12,14 @@ import msgspec
 import plotly.graph_objects as go
 import pytest
 from hypothesis import given, settings
-from playwright.sync_api import Page
 
 from kerneldyno.bench.verdict import Outcome
 from kerneldyno.reports import comparison, ratios
 
+from .browsing import IN_A_BROWSER, Open, until
 from .outline import Outline
 
 sample = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("outcomes.py"))))
-CHROMIUM = Path("/usr/bin/chromium")
-in_a_browser = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists() and not os.environ.get("CI"), reason=f"no Chromium at {CHROMIUM}: install Debian's chromium"),
-]
-Open = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
@@ -192,16 +183,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return comparison.render(sample.rich(), tmp_path_factory.mktemp("browser") / "comparison.html").as_uri()
 
 
-def until(page: Page, expression: str, patience_s: float = 20.0) -> None:
-    """Wait for something to become true; asked from here, because the page's policy forbids Playwright's own way."""
-    give_up = time.monotonic() + patience_s
-    while not page.evaluate(expression):
-        assert time.monotonic() < give_up, f"never became true: {expression}"
-        page.wait_for_timeout(50)
-
-
 class TestInABrowser:
-    pytestmark = in_a_browser
+    pytestmark = IN_A_BROWSER
 
     def test_ratios_are_drawn_and_a_cell_only_when_it_is_opened(self, open_page: Open) -> None:
         page = open_page()

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import Page
 
 from kerneldyno.reports import explanation as report
 
+from .browsing import IN_A_BROWSER, Open, until
 from .explanations import explanation
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists() and not os.environ.get("CI"), reason=f"no Chromium at {CHROMIUM}: install Debian's chromium"),
-]
-Open = Callable[..., Page]
+pytestmark = IN_A_BROWSER
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return report.render(explanation(), tmp_path_factory.mktemp("explanation") / "explain.html").as_uri()
-
-
-def until(page: Page, expression: str, patience_s: float = 20.0) -> None:
-    """Wait for something to become true; asked from here, because the page's policy forbids Playwright's own way."""
-    give_up = time.monotonic() + patience_s
-    while not page.evaluate(expression):
-        assert time.monotonic() < give_up, f"never became true: {expression}"
-        page.wait_for_timeout(50)
 
 
 def draw(page: Page) -> None:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
-from playwright.sync_api import Page
 
 from kerneldyno.bench.entries import Measured
 from kerneldyno.bench.journal import Journal, read
 from kerneldyno.bench.records import Measurement
 from kerneldyno.reports import history_page
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists() and not os.environ.get("CI"), reason=f"no Chromium at {CHROMIUM}: install Debian's chromium"),
-]
-Open = Callable[..., Page]
+from .browsing import IN_A_BROWSER, Open, until
+
+pytestmark = IN_A_BROWSER
 NAMES = ("sdpa", "eager", "compiled", "int8", *(f"own{number}" for number in range(10)))
 
 
@@ -47,14 +40,6 @@ def address(rich_folder: Path, made: SimpleNamespace, tmp_path_factory: pytest.T
                 wrong = Measurement(case=case.id, status="wrong", reason=f"error ratio 5.2 {made.hostile}")
                 journal.append(Measured(wrong if (place, number) == (2, 5) else measurement))
     return history_page.render([folder], folder / "history.html").as_uri()
-
-
-def until(page: Page, expression: str, patience_s: float = 20.0) -> None:
-    """Wait for something to become true; asked from here, because the page's policy forbids Playwright's own way."""
-    give_up = time.monotonic() + patience_s
-    while not page.evaluate(expression):
-        assert time.monotonic() < give_up, f"never became true: {expression}"
-        page.wait_for_timeout(50)
 
 
 def drawn(selector: str) -> str:

@@ -19,10 +19,9 @@ from kerneldyno.reports import frame, pictures
 from kerneldyno.reports.sections import Drawing
 from kerneldyno.reports.standalone import HEIGHT, WIDTH, standalone
 
-CHROMIUM = Path("/usr/bin/chromium")
-needs_chromium = pytest.mark.skipif(
-    not CHROMIUM.exists() and not os.environ.get("CI"), reason=f"no Chromium at {CHROMIUM}: install Debian's chromium"
-)
+from .browsing import IN_A_BROWSER
+
+_, needs_chromium = IN_A_BROWSER
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,13 +14,9 @@ from kerneldyno.bench.records import Case
 from kerneldyno.reports import together, together_page
 
 from . import together_runs as runs
+from .browsing import IN_A_BROWSER, Open, until
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists() and not os.environ.get("CI"), reason=f"no Chromium at {CHROMIUM}: install Debian's chromium"),
-]
-Open = Callable[..., Page]
+pytestmark = IN_A_BROWSER
 RATES = {"sdpa": 1.0, "eager": 3.0, "onnxrt": 0.8, "int8": 0.5}
 
 
@@ -43,14 +36,6 @@ def address(rich_folder: Path, made: SimpleNamespace, tmp_path_factory: pytest.T
     runs.write(place / "runs" / "<i>one", made, rich_folder, cases, here)
     runs.write(place / "runs" / "<i>other", made, rich_folder, cases[:-5], there, day=11, **runs.LAPTOP)
     return together_page.render([place / "runs"], place / "together.html").as_uri()
-
-
-def until(page: Page, expression: str, patience_s: float = 30.0) -> None:
-    """Wait for something to become true; asked from here, because the page's policy forbids Playwright's own way."""
-    give_up = time.monotonic() + patience_s
-    while not page.evaluate(expression):
-        assert time.monotonic() < give_up, f"never became true: {expression}"
-        page.wait_for_timeout(50)
 
 
 def traces(page: Page) -> int:

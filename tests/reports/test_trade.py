@@ -202,4 +202,4 @@ def test_a_run_without_approximations_keeps_the_shorter_section(made: SimpleName
     cases = [made.case("attention", name, made.attention[0]) for name in ("sdpa", "eager")]
     text = page.html(frame.load(made.run(tmp_path / "run", cases, [made.measured(case, 1.0, 1) for case in cases])))
     assert "<h2>Speed against error <a" in text
-    assert "data-listing=\"trade" not in text
+    assert 'data-listing="trade' not in text
