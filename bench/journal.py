@@ -94,7 +94,7 @@ class Run:
         """Take in the next record of the journal."""
         match record:
             case Attempt(case=case):
-                if self.unfinished[-1:] != [case]:
+                if not self.unfinished or self.unfinished[-1] != case:
                     self.unfinished = [*(other for other in self.unfinished if other != case), case]
             case Measured(measurement=measurement):
                 self.measurements[measurement.case] = measurement

@@ -95,14 +95,16 @@ def latency_of_sorted(taken: Sequence[list[float]], confidence: float = 0.95) ->
     if len(taken) >= MIN_PROCESSES:
         return _over_processes(taken, confidence)
     pooled = taken[0] if len(taken) == 1 else sorted(chain(*taken))
-    return _within(pooled, confidence)._replace(estimate=_middle(pooled))
+    _require_positive(pooled)
+    _, low, high = _within(pooled, confidence)
+    return Interval(_middle(pooled), low, high)
 
 
 def paired_speedup(a: Sequence[Process], b: Sequence[Process], confidence: float = 0.95) -> Interval:
     """The time of `b` divided by the time of `a`, so above 1 `a` is the faster; paired by worker and round.
 
     Samples of one round were taken within moments of each other, so what slowed one slowed both, and their ratio stays.
-    Per process the median over common rounds of ln t_b - ln t_a = ln(t_b / t_a). Three or more processes: a t-interval over these. One or
+    Per process the median over common rounds of ln t_b - ln t_a. Three or more processes: a t-interval over these. One or
     two: the median and interval of the rounds themselves, pooled, since two processes say next to nothing about
     a third. Raises ValueError when no worker process took samples of both in one round.
     """
@@ -204,7 +206,6 @@ def _over_processes(ordered: Iterable[Sequence[float]], confidence: float) -> In
 
 def _within(ordered: Sequence[float], confidence: float) -> Interval:
     """What `median_interval` says of the logarithms, and back: as long as its ends are samples, none need be taken."""
-    _require_positive(ordered)
     outside = _samples_outside(len(ordered), confidence)
     if outside:
         return Interval(_geometric_middle(ordered), ordered[outside - 1], ordered[-outside])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ def _attributes(things: Iterable[object | None], names: Iterable[str], prefix: s
 
 def _planned(cases: Sequence[Case], run: Run) -> Columns:
     """What was known before anything was measured, the fields of the problems included."""
-    fields = dict.fromkeys(name for case in cases for name in case.problem)
+    fields = dict.fromkeys(chain.from_iterable(case.problem for case in cases))
     problems = {name: [case.problem.get(name) for case in cases] for name in fields}
     same = {"protocol": [run.manifest.settings.protocol.name] * len(cases), "run": [run.folder] * len(cases)}
     return problems | _attributes(cases, PLANNED) | {"case": [case.id for case in cases]} | same
@@ -122,9 +123,10 @@ def _sampling(cases: Sequence[Case], measured: Sequence[Measurement | None], tim
         if one is None or time is None:
             continue
         processes = [process for process in one.processes if process.samples_s]
-        cache, besides = ("cold", "warm") if case.device.startswith("cuda") else ("warm", "cold")
-        other = [sample for process in processes for sample in getattr(process, f"{besides}_samples_s") or ()]
-        host = [sample for process in processes for sample in process.host_samples_s or ()]
+        on_gpu = case.device.startswith("cuda")
+        cache, besides = ("cold", "warm") if on_gpu else ("warm", "cold")
+        other = [*chain(*((process.warm_samples_s if on_gpu else process.cold_samples_s) or () for process in processes))]
+        host = [*chain(*(process.host_samples_s or () for process in processes))]
         columns["interval_kind"][place] = "over_processes" if len(processes) >= MIN_PROCESSES else "within_process"
         columns["host_latency_s"][place] = median(host) if host else None
         columns["cache"][place] = cache
