@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ._journal_lines import PART
+from ._journal_lines import PART, replace_file
 from .manifest import SCHEMA_VERSION, Manifest
 
 if TYPE_CHECKING:
@@ -113,6 +113,18 @@ def journal_bytes(folder: Path) -> bytes:
         return (folder / JOURNAL).read_bytes()
     except FileNotFoundError:
         return b""
+
+
+def raise_schema(folder: Path) -> None:
+    """Give the manifest in a folder the schema of this version, and leave everything else in it as it was.
+
+    A journal that is about to hold what older versions do not know says so before: they refuse the run in one sentence,
+    instead of taking the new record for damage. Raises CorruptRunError when the manifest is damaged.
+    """
+    manifest_of(folder)
+    told = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=dict[str, msgspec.Raw])
+    told["schema"] = msgspec.Raw(msgspec.json.encode(SCHEMA_VERSION))
+    replace_file(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(told), indent=1) + b"\n")
 
 
 class _Schema(msgspec.Struct):

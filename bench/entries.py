@@ -41,7 +41,10 @@ class FirstLook(msgspec.Struct, frozen=True, tag="look"):
 
 
 class Extended(msgspec.Struct, frozen=True, tag="extended"):
-    """The plan grew while the run went on: these cases belong to it like those of the manifest, which is never rewritten."""
+    """The plan grew while the run went on: these cases belong to it like those of the manifest, whose own stay as they are.
+
+    Versions that know schema 1 only cannot read this: a manifest of that schema gets a higher one before.
+    """
 
     cases: list[Case]
 

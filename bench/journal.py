@@ -1,6 +1,7 @@
 """The store of a run: a folder with a manifest and an append-only journal, which loses nothing that it took.
 
-`manifest.json` is the plan, written first. `journal.jsonl` holds one record per line, each written and synced at once.
+`manifest.json` is the plan, written first; of it nothing is ever changed but the number of its schema, before the first
+record that older versions do not know. `journal.jsonl` holds one record per line, each written and synced at once.
 Bytes after the last line end are a write that never finished: they are cut before anything is appended.
 """
 
@@ -28,10 +29,11 @@ from ._run_folder import (
     manifest_of,
     no_cycles,
     one_sentence,
+    raise_schema,
     require_empty,
 )
 from .entries import Attempt, CeilingsFound, Extended, FirstLook, GroupDone, Measured, Record, Session, SessionEnd
-from .manifest import Manifest
+from .manifest import SCHEMA_VERSION, Manifest
 from .matching import differences
 from .records import Case, Ceilings, Measurement
 
@@ -175,10 +177,14 @@ class Journal:
     def append(self, record: Record) -> None:
         """Write one record; when this returns, it is on the disk.
 
+        Before cases are added to a run of an older schema its manifest gets the schema of this version, and nothing else.
         Raises UnstorableError, DiskFullError or another JournalError; then the journal is as it was before.
         """
         line, before = _storable(encoded, record), self._size
         with one_sentence(f"the run folder {self.folder}"):
+            if isinstance(record, Extended) and self.run.manifest.schema < SCHEMA_VERSION:
+                raise_schema(self.folder)
+                self.run.manifest = msgspec.structs.replace(self.run.manifest, schema=SCHEMA_VERSION)
             self._cut()
             try:
                 rest = memoryview(line)

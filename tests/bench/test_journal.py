@@ -286,6 +286,52 @@ def test_cases_that_were_added_belong_to_the_run_and_the_manifest_stays(folder: 
     assert (folder / "manifest.json").read_bytes() == manifest
 
 
+def of_schema_1(folder: Path) -> bytes:
+    """Turn a run into one of the version before cases could be added; the bytes of its manifest."""
+    path = folder / "manifest.json"
+    old = path.read_bytes().replace(b'"schema": %d' % SCHEMA_VERSION, b'"schema": 1').replace(b'"refine_crossovers": false,\n  ', b"")
+    assert old.count(b'"schema": 1,') == 1
+    assert b"refine" not in old
+    path.write_bytes(old)
+    return old
+
+
+def test_before_cases_are_added_to_a_run_of_schema_1_its_manifest_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(folder, STORY[:6])
+    old = of_schema_1(folder)
+    with Journal.resume(folder, MANIFEST) as book:
+        book.append(BEGIN)
+        assert (folder / "manifest.json").read_bytes() == old  # what schema 1 knows changes nothing
+        book.append(Extended([case("compiled")]))
+        assert book.run.manifest.schema == SCHEMA_VERSION
+        assert book.run == journal.read(folder)
+    assert (folder / "manifest.json").read_bytes() == old.replace(b'"schema": 1', b'"schema": %d' % SCHEMA_VERSION)
+    assert [path.name for path in sorted(folder.iterdir())] == ["journal.jsonl", "manifest.json"]
+    before = (folder / "journal.jsonl").read_bytes()
+    monkeypatch.setattr("kerneldyno.bench._run_folder.SCHEMA_VERSION", 1)  # what the version of before does with it
+    for use in (journal.read, journal.salvage, lambda folder: Journal.resume(folder, MANIFEST)):
+        with pytest.raises(RunFolderError, match=r"newer kerneldyno \(schema 2, this one knows 1\): upgrade kerneldyno"):
+            use(folder)
+    assert (folder / "journal.jsonl").read_bytes() == before
+
+
+def test_where_the_schema_cannot_be_changed_nothing_is_added(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, path.name)
+
+    before = written(folder, STORY[:6])
+    old = of_schema_1(folder)
+    with Journal.resume(folder, MANIFEST) as book:
+        with monkeypatch.context() as patch:
+            patch.setattr("kerneldyno.bench._run_folder.replace_file", full)
+            with pytest.raises(DiskFullError, match="make room and resume the run"):
+                book.append(Extended([case("compiled")]))
+        assert (folder / "manifest.json").read_bytes() == old
+        assert (folder / "journal.jsonl").read_bytes() == before
+        book.append(Extended([case("compiled")]))
+    assert journal.read(folder).added == [case("compiled")]
+
+
 # ---------------------------------------------------------------- torn tails
 
 
