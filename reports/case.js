@@ -1,6 +1,6 @@
 {
   // one case in full: opened by its address, #case-ID, closed by the browser's own means
-  const { read, typed, draw } = kerneldyno;
+  const { all, read, typed, draw, forget } = kerneldyno;
   const { opened, element, region, link } = kerneldyno.run;
   const dialog = document.getElementById("case");
   const title = document.getElementById("case-title");
@@ -29,18 +29,26 @@
     return { values, at: packed.at ? Array.from(typed(packed.at)) : values.map((_, place) => place), of: packed.of, ends: packed.ends };
   }
 
+  // of a case that is not ok nothing was worked out: its samples are shown as they are
+  function quantiles(taken, get, row) {
+    const ordered = [...taken.values].sort((a, b) => a - b);
+    const worked = [["5th percentile", "latency_p5_s"], ["median", "latency_s"], ["95th percentile", "latency_p95_s"]].map(([name, column]) => [name, get(column, row)]);
+    return [["fastest", ordered[0]], ...worked.filter(([, value]) => value !== null), ["slowest", ordered.at(-1)]];
+  }
+
   function samples(taken, get, row) {
-    const [factor, unit] = scale(get("latency_s", row), "s");
+    const [factor, unit] = scale(get("latency_s", row) ?? taken.values[0], "s");
     const look = { light: "#0072b2", dark: "#2f8fd0" };
     const grey = { light: "#808080", dark: "#808080" };
     const y = taken.values.map((value) => value / factor);
     const x = taken.at.map((place) => place + 1);
-    const across = (value, dash, name) => ({ type: "scatter", mode: "lines", x: [1, taken.of], y: [value / factor, value / factor], name, hoverinfo: "name", line: { width: 1.5, dash }, meta: grey });
+    const lines = [["latency_p5_s", "dot", "5th percentile"], ["latency_s", "solid", "median"], ["latency_p95_s", "dot", "95th percentile"]];
+    const across = ([column, dash, name]) => ({ type: "scatter", mode: "lines", x: [1, taken.of], y: [get(column, row) / factor, get(column, row) / factor], name, hoverinfo: "name", line: { width: 1.5, dash }, meta: grey });
     const points = { type: "scatter", mode: "markers", x, y, name: "sample", marker: { size: 5, opacity: 0.75, line: { width: 0 } }, hovertemplate: `sample %{x}: %{y:.4g} ${unit}<extra></extra>`, meta: look };
     const spread = { type: "histogram", y, xaxis: "x2", nbinsy: 40, marker: { line: { width: 0 } }, hovertemplate: `%{x} samples around %{y} ${unit}<extra></extra>`, meta: look };
     const borders = taken.ends.slice(0, -1).map((end) => ({ type: "line", x0: end + 0.5, x1: end + 0.5, yref: "paper", y0: 0, y1: 1, line: { width: 1, dash: "dot", color: "#808080" } }));
     return {
-      data: [across(get("latency_p5_s", row), "dot", "5th percentile"), across(get("latency_s", row), "solid", "median"), across(get("latency_p95_s", row), "dot", "95th percentile"), points, spread],
+      data: [...lines.filter(([column]) => get(column, row) !== null).map(across), points, spread],
       layout: {
         xaxis: { title: { text: "sample, in the order of measuring" }, domain: [0, 0.8] },
         xaxis2: { title: { text: "how many" }, domain: [0.84, 1], anchor: "y" },
@@ -52,12 +60,11 @@
 
   function sampled(packed, get, row) {
     const taken = unpack(packed);
-    const ordered = [...taken.values].sort((a, b) => a - b);
     const left = taken.of > taken.values.length ? ` Drawn are ${taken.values.length} of ${taken.of}, in their order, the fastest and the slowest among them; the other numbers are of all, and samples.parquet holds every one.` : "";
     const processes = taken.ends.length ? ` Dotted upright lines part the ${taken.ends.length} processes.` : "";
     const chart = element("div", { class: "chart", role: "img", "aria-label": `${taken.of} samples in the order of measuring, and how often each latency came` });
-    const quantiles = [["fastest", ordered[0]], ["5th percentile", get("latency_p5_s", row)], ["median", get("latency_s", row)], ["95th percentile", get("latency_p95_s", row)], ["slowest", ordered.at(-1)]];
-    const table = element("table", { class: "trade" }, element("thead", {}, element("tr", {}, ...quantiles.map(([name]) => element("th", { scope: "col", class: "number" }, name)))), element("tbody", {}, element("tr", {}, ...quantiles.map(([, value]) => element("td", { class: "number" }, told(value))))));
+    const named = quantiles(taken, get, row);
+    const table = element("table", { class: "trade" }, element("thead", {}, element("tr", {}, ...named.map(([name]) => element("th", { scope: "col", class: "number" }, name)))), element("tbody", {}, element("tr", {}, ...named.map(([, value]) => element("td", { class: "number" }, told(value))))));
     return [element("h3", {}, "Every sample"), element("p", { class: "takeaway" }, `A slope would be drift, two bands two states of the machine.${processes}${left}`), chart, region("percentiles of the samples", table), () => draw(chart, samples(taken, get, row))];
   }
 
@@ -76,7 +83,7 @@
   const list = (given) => Object.entries(given ?? {}).map(([name, value]) => [name, String(value)]);
   function evidence(more, get, row) {
     const windows = more.windows?.length ? `${more.windows.join(", ")} J per call` : null;
-    const clocks = get("clock_before_mhz", row) === null ? null : `${get("clock_before_mhz", row)} → ${get("clock_after_mhz", row)} MHz`;
+    const clocks = get("clock_before_mhz", row) === null ? null : `${get("clock_before_mhz", row)} → ${get("clock_after_mhz", row) ?? "–"} MHz`;
     const device = [["clock, before → after", clocks], ["temperature", get("temperature_c", row) === null ? null : `${get("temperature_c", row)} °C`], ["rounds dropped", get("dropped_rounds", row)], ["held back by", more.throttled?.join(", ")], ["mean power", get("power_w", row) === null ? null : `${Number(get("power_w", row).toPrecision(4))} W`], ["idle power", get("idle_w", row) === null ? null : `${Number(get("idle_w", row).toPrecision(4))} W`], ["energy windows", windows], ["temperatures at their starts", more.temperatures?.length ? `${more.temperatures.join(" – ")} °C` : null], ["energy", get("energy_reason", row)]];
     const made = [element("h3", {}, "The device meanwhile"), facts(device.map(([name, value]) => [name, value === null || value === undefined ? null : String(value)]))];
     if (!made[1].childElementCount) made[1] = element("p", { class: "takeaway" }, "No clocks, temperatures or power are on record for this case.");
@@ -94,18 +101,25 @@
     return facts(shown.slice(2));
   }
 
+  const clear = () => {
+    all(".chart", body).forEach(forget);
+    body.replaceChildren();
+  };
+  let asked = "";
   async function show(id) {
+    asked = id;
     const loaded = await opened;
     const row = loaded.places.get(id);
-    if (row === undefined) return;
+    if (row === undefined || asked !== id) return;
     const { get, run } = loaded;
     title.textContent = get("kernel", row);
     document.getElementById("case-shape").textContent = `${get("label", row)} · ${get("device", row)}${get("approximate", row) ? " · approximate: another result on purpose" : ""}`;
-    body.replaceChildren(headline(loaded, row));
+    clear();
+    body.append(headline(loaded, row));
     if (!dialog.open) dialog.showModal();
     title.focus();
     const details = await read("details");
-    if (title.textContent !== get("kernel", row)) return; // another one was opened meanwhile
+    if (asked !== id || !dialog.open) return; // another one was opened meanwhile, or none is wanted
     const more = details.told[row];
     const warnings = more.warnings?.length ? [element("div", { class: "strip" }, element("ul", {}, ...more.warnings.map(([code, text]) => element("li", {}, element("b", {}, code), `: ${text}`))))] : [];
     const parts = details.samples[row] ? sampled(details.samples[row], get, row) : [];
@@ -132,7 +146,7 @@
   });
   dialog.addEventListener("close", () => {
     if (/^#case-/.test(location.hash)) history.replaceState(null, "", before || location.href.split("#")[0]);
-    body.replaceChildren();
+    clear();
   });
   document.getElementById("case-close").addEventListener("click", () => dialog.close());
   document.getElementById("case-link").addEventListener("click", ({ currentTarget }) => kerneldyno.copy(location.href, currentTarget));

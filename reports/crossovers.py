@@ -164,7 +164,7 @@ def figure(one: Crossover, looks: Mapping[str, Style]) -> Figure:
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {"symbol": look.symbol, "size": 8, "color": look.light, "line": {"width": 2 if look.hollow else 0, "color": look.light}},
         "line": {"dash": look.dash, "width": 1.75, "color": look.light},
-        "meta": {"kernel": row["longer"], "light": look.light, "dark": look.dark},
+        "meta": {"light": look.light, "dark": look.dark},  # of two kernels: choosing one hides nothing
     }
     lengths = [point.length for point in curve]
     across = {"type": "log", "title": {"text": "sequence length, tokens"}} | _ticks(lengths[:: math.ceil(len(lengths) / 7)])

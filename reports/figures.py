@@ -16,9 +16,8 @@ import pandas as pd
 
 from . import units
 from .frame import rows
+from .names import label, short
 from .styles import Style, styles
-
-LABEL_LENGTH = 16
 
 Row = Mapping[str, Any]
 Figure = dict[str, Any]
@@ -94,7 +93,7 @@ def dots(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None =
     looks = looks or looks_of(frame)
     divisor, unit = scale_of(best_last, quantity)
     names = [row["kernel"] for row in best_last]
-    kernels = {"type": "category", "automargin": True, "tickvals": names, "ticktext": [_tick(name) for name in names]}
+    kernels = {"type": "category", "automargin": True, "tickvals": names, "ticktext": [label(name) for name in names]}
     traces = []
     for row in best_last:
         point = {
@@ -149,7 +148,7 @@ def trace_of(kernel: str, own: Sequence[Row], look: Style, quantity: Quantity) -
     """What every trace of a kernel has in common; `meta` lets a page recolour it for a dark theme."""
     color = look.light
     return {
-        "name": _short(kernel),
+        "name": html.escape(short(kernel)),
         "text": [_hover(row, quantity) for row in own],
         "hovertemplate": "%{text}<extra></extra>",
         "meta": {"kernel": kernel, "light": color, "dark": look.dark},
@@ -210,16 +209,6 @@ def _ticks(values: Sequence[float]) -> dict[str, Any]:
 def _thinned(lengths: Sequence[int]) -> list[int]:
     """At most seven labels on the axis of lengths."""
     return list(lengths[:: math.ceil(len(lengths) / 7)]) if lengths else []
-
-
-def _short(kernel: str) -> str:
-    return html.escape(kernel.partition("/")[2])
-
-
-def _tick(kernel: str) -> str:
-    """A label that leaves room for the plot on a phone."""
-    name = kernel.partition("/")[2]
-    return html.escape(name if len(name) <= LABEL_LENGTH else name[: LABEL_LENGTH - 1] + "…")
 
 
 def figure_of(traces: Sequence[dict[str, Any]], across: dict[str, Any], up: dict[str, Any]) -> Figure:

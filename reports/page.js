@@ -46,8 +46,7 @@ const kerneldyno = (() => {
     (chart, meta) => {
       if (!meta.kernel) return false;
       const boxes = all(".legend input", chart.closest(".block") ?? root).filter((box) => box.value === meta.kernel);
-      const wanted = filters.kernel ?? "";
-      return boxes.some((box) => !box.checked) || (wanted !== "" && wanted !== shortName(meta.kernel) && wanted !== meta.kernel);
+      return boxes.some((box) => !box.checked) || (Boolean(filters.kernel) && ![meta.kernel, shortName(meta.kernel)].includes(filters.kernel));
     },
   ];
 
@@ -94,6 +93,8 @@ const kerneldyno = (() => {
       console.error(error);
     }
   }
+  // a chart that leaves the page takes its listeners with it
+  const forget = (chart) => { if (chart.dataset.drawn) window.Plotly.purge(chart); };
   const redraw = (within = document) => all(".chart[data-drawn]", within).forEach((chart) => draw(chart));
 
   const seen = new IntersectionObserver((entries) => {
@@ -130,8 +131,8 @@ const kerneldyno = (() => {
       draw(chart);
     }
     if (target.matches("select[data-filter]")) {
-      filters[target.dataset.filter] = target.value;
       filter();
+      redraw();
     }
   });
 
@@ -151,7 +152,6 @@ const kerneldyno = (() => {
     const told = document.getElementById("shown");
     if (told && listed.length) told.textContent = left === listed.length ? "" : `${left} of ${listed.length} shown`;
     listeners.forEach((tell) => tell(filters));
-    redraw();
   }
   search?.addEventListener("input", filter);
 
@@ -189,6 +189,12 @@ const kerneldyno = (() => {
   }
   all("table.sortable").forEach((table) => sortable(table, sortRows));
 
+  // lines of a table as CSV, written as pandas writes it
+  const quoted = (value) => {
+    const text = value === null ? "" : value === true ? "True" : value === false ? "False" : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const csv = (lines) => `${lines.map((cells) => cells.map(quoted).join(",")).join("\n")}\n`;
   function save(text, type, name) {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type }));
@@ -218,7 +224,10 @@ const kerneldyno = (() => {
 
   // a link to a place opens what it is folded into
   function reveal() {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    let target = null;
+    try {
+      target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    } catch { /* a link that was cut off leads nowhere */ }
     if (!target) return;
     for (let outer = target.closest("details"); outer; outer = outer.parentElement.closest("details")) outer.open = true;
     target.scrollIntoView({ block: "center" });
@@ -249,5 +258,5 @@ const kerneldyno = (() => {
     window.print();
   });
 
-  return { all, read, typed, draw, redraw, filters, filter, hiding, listeners, compare, sortable, save, copy, reveal, shortName, ready };
+  return { all, read, typed, draw, forget, redraw, filters, filter, hiding, listeners, compare, sortable, csv, save, copy, reveal, shortName, ready };
 })();

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from . import answers, method, payload, shell, summary, tables, units
 from .columns import meaning
 from .frame import Frames, load, replacing, rows
+from .names import short
 from .sections import Drawing
-from .shapes import SHORT_DTYPES
-from .summary import short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +83,7 @@ def _first_screen(frames: Frames, results: Sequence[dict[str, Any]]) -> dict[str
         "answers": answers.answers(results, contests),
         "notes": summary.notes(run, results),
         "warned": tables.warned(results, run.measurements),
-        "options": _options(results),
+        "options": summary.options(results),
     }
 
 
@@ -97,13 +96,3 @@ def _listings(frames: Frames, results: Sequence[dict[str, Any]]) -> dict[str, An
         "method": method.described(frames.run, results),
         "environment": method.machine(frames.run),
     }
-
-
-def _options(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
-    """What the page can be filtered by: value -> word, where there is more than one to choose from."""
-    offered = {
-        "operator": {row["operator"]: summary.OPERATORS.get(row["operator"], row["operator"]) for row in results},
-        "kernel": {name: name for name in sorted({short(row["kernel"]) for row in results})},
-        "dtype": {row["dtype"]: SHORT_DTYPES.get(row["dtype"], row["dtype"]) for row in results},
-    }
-    return {name: values for name, values in offered.items() if len(values) > 1}

@@ -93,7 +93,6 @@ def details(run: Run, rows: Sequence[Row]) -> dict[str, Any]:
         "commands": [reproduce.command(run, cases[row["case"]]) for row in rows],
         "told": [_told(measurement) for measurement in measurements],
         "samples": [_samples(measurement, most) for measurement in measurements],
-        "most": most,
     }
 
 
@@ -105,7 +104,7 @@ def left_out(run: Run) -> str:
     if not longer:
         return ""
     cases = units.count(longer, "case")
-    return f"Of {cases} with more samples than that, {most} are drawn, in their order; samples.parquet holds every one."
+    return f"Of {cases} with more than {most} samples {most} each are drawn, in their order; samples.parquet holds every one."
 
 
 def _told(measurement: Measurement | None) -> dict[str, Any]:

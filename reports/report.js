@@ -1,6 +1,6 @@
 {
   // a run's page: its tables made from packed columns, the list of all cases page by page, downloads, links to views
-  const { all, read, typed, filters, filter, listeners, compare, sortable, save, shortName, copy } = kerneldyno;
+  const { all, read, typed, filters, filter, listeners, compare, sortable, csv, save, shortName, copy, redraw } = kerneldyno;
   const PAGE = 100; // rows of the list shown at once: a browser is slow with ten thousand
 
   // one column of the results: a function from row number to value, null where there is none
@@ -53,7 +53,8 @@
         const cells = flat.map(([dtype], place) => {
           const row = rows[place];
           if (row < 0) return element("td", { class: "unplanned", ...of(dtype) }, "·");
-          return element("td", { class: get("status", row) === "ok" ? null : `state ${get("status", row)}`, ...of(dtype) }, link(shown(row), get, row));
+          const why = get("reason", row) ?? (shown(row) === "–" ? get("energy_reason", row) : null);
+          return element("td", { class: get("status", row) === "ok" ? null : `state ${get("status", row)}`, title: why, ...of(dtype) }, link(shown(row), get, row));
         });
         body.append(element("tr", { "data-kernel": shortName(kernel) }, element("th", { scope: "row", title: kernel }, shortName(kernel)), ...cells));
       }
@@ -74,7 +75,7 @@
           const inner = target < 0 ? text : link(text, get, target);
           return place === 0 ? element("th", { scope: "row" }, inner) : element("td", { class: table.headings[place][2] && "number" }, inner);
         });
-        body.append(element("tr", { "data-kernel": shortName(get("kernel", row)), "data-dtype": get("dtype", row) }, ...shown));
+        body.append(element("tr", { "data-kernel": table.single && shortName(get("kernel", row)), "data-dtype": get("dtype", row) }, ...shown));
       }
       made.append(body);
     }
@@ -141,14 +142,19 @@
         button.addEventListener("click", () => {
           view.page = to;
           show();
-          pager.querySelector("button:not([disabled])")?.focus({ preventScroll: true });
+          const same = all("button", pager).find((other) => other.textContent === text);
+          (same.disabled ? pager.querySelector("button:not([disabled])") : same)?.focus({ preventScroll: true });
         });
         return button;
       };
       pager.replaceChildren(step("First", 0), step("Previous", view.page - 1), element("span", { role: "status" }, `rows ${view.page * PAGE + 1} to ${Math.min(matching.length, (view.page + 1) * PAGE)} of ${matching.length}`), step("Next", view.page + 1), step("Last", pages - 1));
     }
+    const choices = () => JSON.stringify([...all("select[data-filter]").map((select) => select.value), search.value]);
+    let before = choices();
     listeners.push(() => {
-      view.page = 0;
+      const now = choices();
+      if (now === before) return; // a table was opened, nothing else was chosen
+      [before, view.page] = [now, 0];
       show();
     });
 
@@ -157,9 +163,8 @@
     const chosen = () => Array.from({ length: count }, (_, row) => row).filter((row) => wanted(get, row));
     const names = Object.keys(run.columns);
     document.getElementById("save-csv").addEventListener("click", () => {
-      const quoted = (value) => (value === null ? "" : /[",\n\r]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value === true ? "True" : value === false ? "False" : String(value));
       const lines = [names, ...chosen().map((row) => names.map((name) => digits(get(name, row))))];
-      save(`${lines.map((cells) => cells.map(quoted).join(",")).join("\n")}\n`, "text/csv", `${run.file}.csv`);
+      save(csv(lines), "text/csv", `${run.file}.csv`);
     });
     document.getElementById("save-json").addEventListener("click", () => {
       const told = chosen().map((row) => Object.fromEntries(names.map((name) => [name, digits(get(name, row))])));
@@ -179,6 +184,8 @@
       const state = new URLSearchParams(asked);
       for (const select of all("select[data-filter]")) select.value = state.get(select.dataset.filter) ?? "";
       search.value = state.get("shape") ?? "";
+      view.column = null;
+      for (const heading of table.tHead.rows[0].cells) heading.removeAttribute("aria-sort");
       for (const [name, direction] of [["up", 1], ["down", -1]]) {
         const found = cases.headings.findIndex(([heading]) => heading === state.get(name));
         if (found >= 0) {
@@ -187,6 +194,8 @@
         }
       }
       filter();
+      show();
+      redraw();
       document.getElementById("cases").scrollIntoView();
     }
     document.getElementById("save-link").addEventListener("click", ({ currentTarget }) => {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import units
 from .figures import Figure, Quantity, Results, Row, axis_of, figure_of, log_ticks, looks_of, rows_of, scale_of, trace_of
+from .names import short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +57,11 @@ class Point:
     """Operations per second that the machine could reach at this intensity."""
     bound: str
     """What limits it: memory or compute."""
+
+    @property
+    def name(self) -> str:
+        """Of the kernel, without its operator."""
+        return short(self.row["kernel"])
 
     @property
     def share(self) -> float:
@@ -122,7 +128,7 @@ def takeaway(results: Results, ceilings: Ceilings | None) -> str:
         best = max(exact, key=lambda point: point.share)
         reached = f"{units.quantity(best.share, 'share')} at {best.row['label']}"
         above = best.share > ABOVE
-        said.append(f"{_short(best)} {'goes farthest beyond the limit' if above else 'comes closest to the limit'}: {reached}.")
+        said.append(f"{best.name} {'goes farthest beyond the limit' if above else 'comes closest to the limit'}: {reached}.")
     said += _beyond([point for point in found if point.share > ABOVE])
     if left_out := len(found) - len(_drawn(found)):
         leaders = f"the {LEADERS} fastest exact kernels and the fastest approximation"
@@ -136,7 +142,7 @@ def rows(results: Results, ceilings: Ceilings | None) -> list[tuple[Row, list[Te
         (
             point.row,
             [
-                (f"{_short(point)} ≈" if point.row["approximate"] else _short(point), point.row["case"]),
+                (f"{point.name} ≈" if point.row["approximate"] else point.name, point.row["case"]),
                 point.row["label"],
                 units.digits(point.intensity),
                 units.quantity(point.rate, "FLOP/s"),
@@ -250,7 +256,3 @@ def _every(shapes: int) -> str:
 
 def _are(number: int) -> str:
     return "is" if number == 1 else "are"
-
-
-def _short(point: Point) -> str:
-    return str(point.row["kernel"]).partition("/")[2]

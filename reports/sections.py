@@ -152,7 +152,7 @@ class Drawing:
                 self.figures[chart.id] = crossovers.figure(one, self.looks)
                 block.charts.append(chart)
             listed = [({"case": row["cases"].split()[0]}, cells) for row, cells in crossovers.lines(own)]
-            self.listings[block.table] = Listing("crossovers", crossovers.HEADINGS, [("", listed)])
+            self.listings[block.table] = Listing("crossovers", crossovers.HEADINGS, [("", listed)], of_one_kernel=False)
             blocks.append(block)
         takeaway = "From which length on one kernel is faster than another beyond noise, with its interval."
         return Section("crossovers", "Crossover lengths", takeaway, blocks, "Crossovers")

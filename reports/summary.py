@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import units
 from .figures import QUANTITIES, believed, error_of
+from .names import short
 from .shapes import SHORT_DTYPES
 from .tables import STATES
 
@@ -63,10 +64,11 @@ def trust(results: Sequence[Row]) -> str:
         return ""
     probes = sum(row["probes"] or 0 for row in measured)
     said = [f"All {len(measured)} numbers passed the gate before and after timing: float64 as the reference"]
-    said[0] += f", {probes:,} probes".replace(",", " ") if probes else ""
-    ratios = [row["error_max_ratio"] for row in measured if row["error_max_ratio"] is not None and not row["approximate"]]
+    said[0] += f", {units.count(probes, 'probe')}" if probes else ""
+    exact = [row for row in measured if not row["approximate"]]
+    ratios = [row[name] for row in exact for name in ("error_max_ratio", "probe_max_ratio") if row[name] is not None]
     if ratios:
-        said[0] += f", no exact kernel more than {units.digits(max(ratios), 2)} × the naive formula's error"
+        said[0] += f", no exact kernel more than {units.digits(max(ratios), 2)} × the naive formula's error in any of them"
     halves = sorted(
         (row["latency_high_s"] - row["latency_low_s"]) / 2 / row["latency_s"]
         for row in measured
@@ -211,6 +213,11 @@ def _largest(results: Sequence[Row], column: str) -> dict[str, list[Row]]:
     return largest
 
 
-def short(kernel: str) -> str:
-    """A kernel's name without its operator."""
-    return kernel.partition("/")[2]
+def options(results: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """What a page can be filtered by: value -> word, where there is more than one to choose from."""
+    offered = {
+        "operator": {row["operator"]: str(OPERATORS.get(row["operator"], row["operator"])) for row in results},
+        "kernel": {name: name for name in sorted({short(row["kernel"]) for row in results})},
+        "dtype": {row["dtype"]: str(SHORT_DTYPES.get(row["dtype"], row["dtype"])) for row in results},
+    }
+    return {name: values for name, values in offered.items() if len(values) > 1}

@@ -61,10 +61,12 @@ class Marks:
         places = {(row["group"], row["kernel"]): row["case"] for row in results}
         signs = {}
         for contest in rows(contests):
+            if (contest["group"], contest["kernel"]) not in places:
+                continue  # only some of the rows are shown
             first = places[contest["group"], contest["kernel"]]
             exact = contest["division"] == "exact"
             signs[first] = BEST if exact else BEST_APPROXIMATE
-            if contest["tie"] and contest["runner_up"]:
+            if contest["tie"] and (contest["group"], contest["runner_up"]) in places:
                 for kernel in (contest["kernel"], contest["runner_up"]):
                     signs[places[contest["group"], kernel]] = TIE if exact else BEST_APPROXIMATE + TIE
         return cls(signs)
@@ -93,6 +95,8 @@ class Listing:
     """(heading, its second line, whether its cells are numbers)."""
     bodies: Sequence[tuple[str, Sequence[tuple[Row, list[Text]]]]]
     """(title, (the row that it is about, its cells)); an empty title where there is but one body."""
+    of_one_kernel: bool = True
+    """Whether each row is about one kernel, so that choosing another hides it."""
 
 
 def fill(grid: Grid, cell: Callable[[Row], Cell]) -> Table:

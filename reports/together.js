@@ -1,6 +1,6 @@
 // the page of several runs: runs can be hidden everywhere, and its table can be saved
 (() => {
-  const { all, read, redraw, hiding, save } = kerneldyno;
+  const { all, read, redraw, hiding, csv, save } = kerneldyno;
   const hidden = new Set();
   hiding.push((_, meta) => hidden.has(meta.run));
 
@@ -18,10 +18,9 @@
     showRuns();
   });
 
-  const quoted = (value) => (value === null ? "" : /[",\r\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
   document.getElementById("save-csv").addEventListener("click", async () => {
     const { columns, rows } = await read("table");
-    save([columns, ...rows].map((row) => row.map(quoted).join(",")).join("\n") + "\n", "text/csv", "together.csv");
+    save(csv([columns, ...rows]), "text/csv", "together.csv");
   });
   document.getElementById("save-json").addEventListener("click", async () => {
     const { columns, rows } = await read("table");

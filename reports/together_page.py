@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import shell, summary, tables, together_figures, together_tables, together_text, units
 from .figures import looks_of
 from .frame import replacing
-from .shapes import SHORT_DTYPES, titles, variants
+from .shapes import titles, variants
 from .summary import OPERATORS, short
 from .together import Together, has_number, read
 from .together_facts import facts
@@ -86,8 +86,8 @@ def html(together: Together, *, plain: bool = False) -> str:
         styles=["together.css"],
         scripts=["together.js"],
         words={
-            "count": units.count, "short": short, "states": tables.STATES, "operators": OPERATORS, "dash": _dash,
-            "grouped": together_tables.grouped, "sign": _sign,
+            "count": units.count, "short": short, "states": tables.STATES, "dash": _dash,
+            "grouped": together_tables.grouped,
         },
         plain=plain,
         together=together,
@@ -103,7 +103,7 @@ def html(together: Together, *, plain: bool = False) -> str:
         partial=together_text.partial(together),
         numberless=numberless,
         method=together_text.method(),
-        options=_options(together),
+        options=summary.options(together.planned),
     )  # fmt: skip
 
 
@@ -173,18 +173,3 @@ def _card(together: Together, member: Member) -> dict[str, Any]:
 def _dash(member: Member) -> str:
     """The dash of a run as an SVG stroke-dasharray."""
     return together_figures.DASHES[together_figures.dash_of(member)]
-
-
-def _sign(status: str) -> str:
-    return tables.STATES[status][1]
-
-
-def _options(together: Together) -> dict[str, dict[str, str]]:
-    """What the page can be filtered by: value -> word, where there is more than one to choose from."""
-    planned = together.planned
-    offered: dict[str, dict[str, str]] = {
-        "operator": {row["operator"]: str(OPERATORS.get(row["operator"], row["operator"])) for row in planned},
-        "kernel": {name: name for name in sorted({short(row["kernel"]) for row in planned})},
-        "dtype": {row["dtype"]: str(SHORT_DTYPES.get(row["dtype"], row["dtype"])) for row in planned},
-    }
-    return {name: values for name, values in offered.items() if len(values) > 1}

@@ -8,6 +8,7 @@ from typing import Any
 
 from . import units
 from .figures import error_of
+from .names import short
 from .tables import Listing, Text
 
 Row = Mapping[str, Any]
@@ -107,21 +108,21 @@ def _told(place: str, at: Mapping[str, Sequence[Row]]) -> str:
     loose = sorted((row for row in at[kind] if row["approximate"]), key=lambda row: -row["speedup"])
     if not loose:
         return f"{place}: no approximation was measured on {kind} inputs."
-    base = _short(loose[0]["baseline"])
+    base = short(loose[0]["baseline"])
     close = [row for row in loose if (error_of(row) or 0) <= SMALL_ERROR]
     faster = [row for row in close if row["speedup"] > 1]
     where = f" on {kind} inputs" if kind else ""
     first = (faster or close or [min(loose, key=lambda row: error_of(row) or 0)])[0]
     within = f"within {units.error(SMALL_ERROR)} error{where}"
     if faster:
-        said = f"{place}: {within}, {_short(first['kernel'])} is the fastest"
+        said = f"{place}: {within}, {short(first['kernel'])} is the fastest"
     elif close:
-        said = f"{place}: {within}, nothing is faster than {base}; {_short(first['kernel'])} comes next"
+        said = f"{place}: {within}, nothing is faster than {base}; {short(first['kernel'])} comes next"
     else:
-        said = f"{place}: nothing stays {within}; {_short(first['kernel'])} is the closest"
+        said = f"{place}: nothing stays {within}; {short(first['kernel'])} is the closest"
     said += f", {_speed(first, base)} at {_errors(first, at, kind)}"
     if loose[0]["kernel"] != first["kernel"] and loose[0]["speedup"] > 1:
-        said += f"; {_short(loose[0]['kernel'])} is the fastest of all, {_speed(loose[0], base)} at {_errors(loose[0], at, kind)}"
+        said += f"; {short(loose[0]['kernel'])} is the fastest of all, {_speed(loose[0], base)} at {_errors(loose[0], at, kind)}"
     return said + "."
 
 
@@ -165,12 +166,8 @@ def listing(rows: Sequence[Row]) -> Listing:
 def _line(own: Mapping[str, Row], kinds: Sequence[str]) -> tuple[Row, list[Text]]:
     """One kernel at one shape, its rows given by how their inputs were drawn."""
     some = next(iter(own.values()))
-    cells: list[Text] = [f"{_short(some['kernel'])} ≈" if some["approximate"] else _short(some["kernel"])]
+    cells: list[Text] = [f"{short(some['kernel'])} ≈" if some["approximate"] else short(some["kernel"])]
     for kind in kinds:
         row = own.get(kind)
         cells += [(units.times(row["speedup"]), row["case"]), units.error(error_of(row))] if row else ["–", "–"]
     return some, [*cells, some["identity"] or "–"]
-
-
-def _short(kernel: str) -> str:
-    return kernel.partition("/")[2]

@@ -23,6 +23,7 @@ from .figures import (
     scale_of,
     trace_of,
 )
+from .names import short
 
 if TYPE_CHECKING:
     from .styles import Style
@@ -112,7 +113,7 @@ def _named(rows: Sequence[Row], floor: float, across: Mapping[str, Any], up: Map
     named = set()
     for row in sorted(rows, key=lambda row: error_of(row) or 0.0):
         left, top = place(row["speedup"], across, PLOT[0]), place(max(error_of(row) or 0.0, floor), up, PLOT[1])
-        right = left + NAME[0] * len(_short(row["kernel"]))
+        right = left + NAME[0] * len(short(row["kernel"]))
         if all(abs(top - other) >= NAME[1] or left > end or right < start for start, end, other in taken):
             taken.append((left, right, top))
             named.add(row["kernel"])
@@ -123,7 +124,7 @@ def _axes(every: Sequence[Row], floor: float) -> tuple[dict[str, Any], dict[str,
     speedups = [row["speedup"] for row in every if row["speedup"]]
     low, high = min([1.0, *speedups]) / 1.15, max([1.0, *speedups]) * 1.15
     high *= (high / low) ** 0.25  # names stand to the right of their markers
-    bases = sorted({html.escape(_short(row["baseline"])) for row in every})
+    bases = sorted({html.escape(short(row["baseline"])) for row in every})
     ticks = [tick for tick in sorted({1.0, *log_ticks(low, high)}) if low <= tick <= high]
     across = {
         "type": "log",
@@ -143,7 +144,3 @@ def _axes(every: Sequence[Row], floor: float) -> tuple[dict[str, Any], dict[str,
         "automargin": True,
     }
     return across, up
-
-
-def _short(kernel: str) -> str:
-    return kernel.partition("/")[2]

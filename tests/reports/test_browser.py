@@ -41,7 +41,7 @@ def test_every_chart_is_really_drawn(open_page: Open) -> None:
     page = open_page()
     draw(page)
     counts = page.eval_on_selector_all(".chart", "(charts) => charts.map((chart) => chart.querySelectorAll('.point').length)")
-    assert len(counts) == 38
+    assert len(counts) == 41
     assert min(counts) >= 4
     sizes = page.eval_on_selector_all(".chart", "(charts) => charts.map((chart) => chart.querySelector('.main-svg').clientWidth)")
     assert min(sizes) > 250
@@ -213,3 +213,39 @@ def test_a_view_has_an_address(open_page: Open, address: str) -> None:
     until(again, "document.querySelectorAll('#listing tbody tr').length < 100")
     assert again.locator("#listing tbody tr").all_inner_texts() == shown
     assert again.input_value("#search") == "2048"
+
+
+def test_pages_of_the_list_are_turned_by_keyboard_and_stay_when_a_table_is_opened(open_page: Open) -> None:
+    page = open_page()
+    until(page, READY)
+    page.locator("#pager >> text=Next").focus()
+    page.keyboard.press("Enter")
+    assert "rows 101 to 123" in page.inner_text("#pager")
+    page.click("#memory .block:first-of-type details.numbers > summary")
+    page.locator("#memory table.grid").first.wait_for()
+    assert "rows 101 to 123" in page.inner_text("#pager")
+    page.locator("#pager >> text=Previous").focus()
+    page.keyboard.press("Enter")
+    assert "rows 1 to 100" in page.inner_text("#pager")
+    assert page.evaluate("document.activeElement.textContent") == "Next"  # there is no page before
+
+
+@pytest.mark.parametrize("end", ["cases?up=50%", "%C3", "nowhere", "case-0123456789abcdef"])
+def test_a_link_that_leads_nowhere_does_no_harm(open_page: Open, address: str, end: str) -> None:
+    page = open_page()
+    page.goto("about:blank")
+    page.goto(f"{address}#{end}")
+    until(page, READY)
+    assert page.locator("#listing tbody tr").count() > 0
+
+
+def test_a_link_to_another_view_replaces_the_one_before(open_page: Open) -> None:
+    page = open_page()
+    until(page, READY)
+    page.click("#listing th >> text=latency")
+    page.evaluate("location.hash = '#cases?down=speedup'")
+    until(page, "document.querySelector('#listing [aria-sort=descending]') !== null")
+    assert page.locator("#listing [aria-sort]").count() == 1
+    page.evaluate("location.hash = '#cases?operator=layer'")
+    until(page, "document.querySelector('#listing [aria-sort]') === null")
+    assert page.input_value("select[data-filter=operator]") == "layer"

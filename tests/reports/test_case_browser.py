@@ -125,3 +125,46 @@ def test_what_a_gpu_tells_and_what_is_left_out_is_said(made: SimpleNamespace, tm
     assert thinning.MOST - 2 <= int(said[1]) <= thinning.MOST
     assert int(said[2]) == len(long)
     page.context.close()
+
+
+def test_two_links_at_once_show_the_second_case_alone(open_page: Open, rich_folder: Path) -> None:
+    run = read(rich_folder)
+    first, second = [case for case in run.cases if case.kernel == "attention/sdpa" and run.measurements[case.id].status == "ok"][:2]
+    page = open_page()
+    page.evaluate(
+        "([a, b]) => { location.hash = a; setTimeout(() => { location.hash = b; }, 5); }", [f"case-{first.id}", f"case-{second.id}"]
+    )
+    until(page, f"{DRAWN} && document.getElementById('case-shape').textContent.startsWith({second.label!r})")
+    page.wait_for_timeout(300)
+    assert page.locator("#case h3 >> text=Every sample").count() == 1
+    assert page.inner_text("#case pre.command >> nth=-1") == reproduce.command(run, second)
+
+
+def test_samples_without_a_latency_are_drawn_as_they_are(made: SimpleNamespace, tmp_path: Path, browser: Browser) -> None:
+    case = made.case("attention", "sdpa", made.attention[0])
+    measurement = made.measured(case, 1.0, 1)
+    measurement.status, measurement.reason = "invalid", "its answer changed while it was timed"
+    target = report.render(made.run(tmp_path / "invalid", [case], [measurement])).as_uri()
+    page = browser.new_context().new_page()
+    page.goto(f"{target}#case-{case.id}")
+    until(page, DRAWN)
+    told = page.inner_text("#case-body")
+    assert "its answer changed while it was timed" in told
+    assert "fastest" in told
+    assert "median" not in told  # nothing was worked out
+    assert page.locator("#case .scatterlayer .trace").count() == 1
+    page.context.close()
+
+
+def test_closed_cases_leave_nothing_behind(open_page: Open) -> None:
+    page = open_page()
+    links = page.locator("#overview table.grid tbody td:not(.state) a")
+    purged = "window.purged = 0; const own = Plotly.purge; Plotly.purge = (chart) => { window.purged += 1; return own(chart); }; null"
+    for number in range(3):
+        links.nth(number).click()
+        until(page, DRAWN)
+        if number == 0:
+            page.evaluate(purged)
+        page.keyboard.press("Escape")
+        until(page, "document.getElementById('case-body').childElementCount === 0")
+    assert page.evaluate("window.purged") == 3

@@ -133,7 +133,7 @@ def test_the_page_says_what_it_does_not_draw(made: SimpleNamespace, tmp_path: Pa
     process.samples_s[:] = [1e-3 + number * 1e-9 for number in range(thinning.MOST + 1)]
     process.rounds[:] = range(thinning.MOST + 1)
     frames = frame.load(made.run(tmp_path / "run", [case], [measurement]))
-    assert f"Of 1 case with more samples than that, {thinning.MOST} are drawn, in their order" in page.html(frames)
+    assert f"Of 1 case with more than {thinning.MOST} samples {thinning.MOST} each are drawn, in their order" in page.html(frames)
     assert payload.left_out(read(made.run(tmp_path / "short", [case], [made.measured(case, 1.0, 1)]))) == ""
 
 

@@ -190,6 +190,11 @@ def test_an_approximation_far_off_is_named_with_its_error(rich: Run) -> None:
 
 def test_trust_counts_what_was_checked(rich: Run, rows: list[dict[str, Any]]) -> None:
     said = summary.trust(rows)
-    assert said.startswith("All 123 numbers passed the gate before and after timing: float64 as the reference")
-    assert re.search(r"Half of the 95 % intervals are within ± \d\.\d% \(within one process\)\.$", said)
+    assert re.fullmatch(
+        r"All 123 numbers passed the gate before and after timing: float64 as the reference, no exact kernel more than "
+        r"\d\.\d+ × the naive formula's error in any of them\. Half of the 95 % intervals are within ± \d\.\d% \(within one process\)\.",
+        said,
+    )
+    probed = summary.trust([row | {"probes": 7, "probe_max_ratio": 5.6} for row in rows if row["status"] == "ok"])
+    assert "float64 as the reference, 861 probes, no exact kernel more than 5.6 × the naive" in probed
     assert summary.trust([row for row in rows if row["status"] != "ok"]) == ""
