@@ -1,6 +1,6 @@
 {
   // one case in full: opened by its address, #case-ID, closed by the browser's own means
-  const { all, read, typed, draw, forget } = kerneldyno;
+  const { all, read, typed, draw, forget, shortName } = kerneldyno;
   const { opened, element, region, link } = kerneldyno.run;
   const dialog = document.getElementById("case");
   const title = document.getElementById("case-title");
@@ -75,7 +75,7 @@
     const own = Array.from(rows.keys()).filter((line) => get("group", rows[line]) === get("group", row)).sort((a, b) => get("latency_s", rows[a]) - get("latency_s", rows[b]));
     if (own.length < 2) return [];
     const names = ["latency", "interval", "speedup", "error", "peak memory"].filter((name) => texts[name]);
-    const lines = own.map((line) => element("tr", { class: rows[line] === row && "here" }, element("th", { scope: "row" }, link(shown("kernel", line), get, rows[line]), get("approximate", rows[line]) ? " ≈" : ""), ...names.map((name) => element("td", { class: "number" }, shown(name, line) || "–"))));
+    const lines = own.map((line) => element("tr", { class: rows[line] === row && "here" }, element("th", { scope: "row" }, link(shown("kernel", line), get, rows[line]), get("approximate", rows[line]) ? " (approximate)" : ""), ...names.map((name) => element("td", { class: "number" }, shown(name, line) || "–"))));
     const table = element("table", { class: "trade" }, element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "kernel"), ...names.map((name) => element("th", { scope: "col", class: "number" }, name)))), element("tbody", {}, ...lines));
     return [folded(`All ${own.length} kernels at this shape, fastest first`, region("kernels at this shape", table))];
   }
@@ -98,7 +98,14 @@
     const line = typed(cases.rows).indexOf(row);
     if (line < 0) return facts([["status", get("status", row)], ["why", get("reason", row)]]);
     const shown = cases.headings.map(([heading, below], place) => [below ? `${heading} (${below})` : heading, cases.texts[place].values[typed(cases.texts[place].codes)[line]]]);
-    return facts(shown.slice(2));
+    const between = (low, high, one) => (get(low, row) === null ? "" : ` (${one(get(low, row))} – ${one(get(high, row))})`);
+    const times = (ratio) => `${ratio.toFixed(2)}×`;
+    const named = shown.slice(2).map(([name, text]) => {
+      if (name.startsWith("latency")) return [name, text + between("latency_low_s", "latency_high_s", told)];
+      if (name.startsWith("speedup") && get("kernel", row) !== get("baseline", row)) return [`${name} ${shortName(get("baseline", row))}`, text + between("speedup_low", "speedup_high", times)];
+      return [name, text];
+    });
+    return facts(named);
   }
 
   const clear = () => {
@@ -127,9 +134,10 @@
     const command = details.commands[row];
     const copy = element("button", { type: "button" }, "Copy");
     copy.addEventListener("click", () => kerneldyno.copy(command, copy));
+    const note = / --(model|weights|inputs|load) /.test(command) ? [element("p", { class: "takeaway" }, "Of files and folders the names alone are on record: put your own paths in their place.")] : [];
     const known = Object.keys(run.columns).filter((name) => get(name, row) !== null).map((name) => [name, String(get(name, row))]);
     const meanings = known.map(([name, value]) => [name, element("span", { title: run.meanings[name] }, value)]);
-    body.append(...warnings, ...parts, ...neighbours(loaded, row), ...evidence(more, get, row), element("h3", {}, "Measure it again"), element("pre", { class: "command", tabindex: 0 }, element("code", {}, command)), copy, folded(`All ${known.length} columns of this row`, facts(meanings)));
+    body.append(...warnings, ...parts, ...neighbours(loaded, row), ...evidence(more, get, row), element("h3", {}, "Measure it again"), element("pre", { class: "command", tabindex: 0 }, element("code", {}, command)), ...note, copy, folded(`All ${known.length} columns of this row`, facts(meanings)));
     await later?.();
   }
 

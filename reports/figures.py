@@ -127,11 +127,11 @@ def looks_of(frame: Results) -> dict[str, Style]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers (1, 2, 5 times a power of ten) that cover a range, so few that their labels do not touch."""
+    """Round numbers that cover a range: so few that their labels do not touch, and as many as that allows."""
     if not 0 < low <= high < math.inf:
         return []
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1, 2, 5), (1, 3), (1,)):
+    for steps in ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
         inside = [tick for tick in ticks if low / 1.6 <= tick <= high * 1.6]
         if len(inside) <= 7:

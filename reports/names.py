@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-LABEL_LENGTH = 16
+LABEL_LENGTH = 22
 
 
 def short(kernel: str) -> str:
@@ -16,3 +16,8 @@ def label(kernel: str) -> str:
     """Its short name for a chart, escaped, cut to what leaves room for the plot on a phone."""
     name = short(kernel)
     return html.escape(name if len(name) <= LABEL_LENGTH else name[: LABEL_LENGTH - 1] + "…")
+
+
+def marked(kernel: str, approximate: object) -> str:
+    """Its short name in a list of exact and approximate kernels."""
+    return f"{short(kernel)} (approximate)" if approximate else short(kernel)

@@ -83,6 +83,8 @@ const kerneldyno = (() => {
       const Plotly = await plotly();
       figure ??= chart.dataset.figure ? (await read("figures"))[chart.dataset.figure] : drawn.get(chart);
       drawn.set(chart, figure);
+      const named = figure.data.filter((trace) => trace.meta?.kernel);
+      chart.closest("figure")?.classList.toggle("empty", named.length > 0 && named.every((trace) => hiding.some((hides) => hides(chart, trace.meta))));
       await Plotly.react(chart, ...themed(chart, figure), OPTIONS);
       chart.dataset.drawn = chart.dataset.figure ?? "own";
     } catch (error) {
@@ -144,6 +146,14 @@ const kerneldyno = (() => {
     for (const select of all("select[data-filter]")) filters[select.dataset.filter] = select.value;
     for (const element of all(names.map((name) => `[data-${name}]`).join(", ") || "[data-operator]")) {
       element.hidden = names.some((name) => filters[name] && element.dataset[name] !== undefined && element.dataset[name] !== filters[name]);
+    }
+    // what is left of a table or a block of charts without any of its kernels goes, too
+    const shown = (within, selector) => all(selector, within).some((inner) => !inner.hidden);
+    for (const body of all(".grid tbody, .trade tbody")) body.hidden = Boolean(body.querySelector("[data-kernel]")) && !shown(body, "[data-kernel]");
+    for (const table of all(".gridded")) table.classList.toggle("bare", Boolean(table.querySelector("tbody")) && !shown(table, "tbody"));
+    for (const block of all(".block")) {
+      const names = all(".legend input[value]", block).map((box) => shortName(box.value));
+      block.classList.toggle("bare", Boolean(filters.kernel) && names.length > 0 && !names.includes(filters.kernel));
     }
     const listed = all("table.sortable#listing tbody tr");
     const wanted = search?.value.trim().toLowerCase() ?? "";
@@ -235,18 +245,22 @@ const kerneldyno = (() => {
   addEventListener("hashchange", reveal);
   reveal();
 
-  // on paper: every chart, in the light colours. The button waits until all are drawn; the browser's own command takes what is there
+  // on paper: light colours, and drawings as wide as half a page or a whole one. The button waits until all charts are drawn;
+  // the browser's own command takes those that are there, and a line stands in for the others
   const MOST_PRINTED = 80;
+  const PAPER = { half: 335, whole: 680, height: 235 }; // CSS pixels: A4 or letter upright, with usual margins
   let before = null;
-  function forPaper() {
-    if (printing) return;
-    [before, printing] = [root.dataset.theme ?? "", true];
-    root.dataset.theme = "light";
-  }
   addEventListener("beforeprint", () => {
-    forPaper();
+    if (!printing) before = root.dataset.theme ?? "";
+    printing = true;
+    root.dataset.theme = "light";
     if (!window.Plotly) return;
-    for (const chart of all(".chart[data-drawn]")) if (drawn.has(chart)) window.Plotly.react(chart, ...themed(chart, drawn.get(chart)), OPTIONS);
+    for (const chart of all(".chart[data-drawn]").filter((one) => drawn.has(one))) {
+      const [traces, layout] = themed(chart, drawn.get(chart));
+      const half = chart.closest(".panels, .trends");
+      const height = half ? PAPER.height : layout.height ?? chart.clientHeight;
+      window.Plotly.react(chart, traces, { ...layout, autosize: false, width: half ? PAPER.half : PAPER.whole, height }, { ...OPTIONS, responsive: false });
+    }
   });
   addEventListener("afterprint", () => {
     printing = false;

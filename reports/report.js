@@ -115,6 +115,7 @@
     sortable(table, (_, place, direction) => {
       [view.column, view.direction, view.page] = [place, direction, 0];
       show();
+      keep();
     });
 
     function line(number) {
@@ -135,7 +136,7 @@
       const pages = Math.max(1, Math.ceil(matching.length / PAGE));
       view.page = Math.min(view.page, pages - 1);
       table.tBodies[0].replaceChildren(...matching.slice(view.page * PAGE, (view.page + 1) * PAGE).map(line));
-      document.getElementById("shown").textContent = matching.length === rows.length ? "" : `${matching.length} of ${rows.length} shown`;
+      document.getElementById("shown").textContent = `${matching.length} of ${rows.length} rows${matching.length > 20 ? ", more by scrolling" : ""}`;
       pager.hidden = pages === 1;
       const step = (text, to) => {
         const button = element("button", { type: "button", disabled: to < 0 || to >= pages || to === view.page }, text);
@@ -156,6 +157,7 @@
       if (now === before) return; // a table was opened, nothing else was chosen
       [before, view.page] = [now, 0];
       show();
+      keep();
     });
 
     // downloads: every column, numbers to the digits that float32 has
@@ -171,21 +173,25 @@
       save(JSON.stringify(told, null, 1), "application/json", `${run.file}.json`);
     });
 
-    // a view has an address: what is filtered and how it is sorted
-    function address() {
+    // a view has an address: what is filtered and how it is sorted. It is kept while one works; a copied one leads to the list
+    function address(place) {
       const state = new URLSearchParams(Object.entries(filters).filter(([, value]) => value));
       if (search.value) state.set("shape", search.value);
       if (view.column !== null) state.set(view.direction > 0 ? "up" : "down", cases.headings[view.column][0]);
-      return `#cases?${state}`;
+      const asked = state.toString();
+      return asked || place === "cases" ? `#${place}?${asked}` : location.href.split("#")[0];
+    }
+    function keep() {
+      if (!/^#case-/.test(location.hash)) history.replaceState(null, "", address("view"));
     }
     function restore() {
       const [place, asked] = location.hash.split("?");
-      if (place !== "#cases" || !asked) return;
+      if (!["#cases", "#view"].includes(place) || asked === undefined) return;
       const state = new URLSearchParams(asked);
       for (const select of all("select[data-filter]")) select.value = state.get(select.dataset.filter) ?? "";
       search.value = state.get("shape") ?? "";
       view.column = null;
-      for (const heading of table.tHead.rows[0].cells) heading.removeAttribute("aria-sort");
+      for (const heading of table.tHead.rows[0]?.cells ?? []) heading.removeAttribute("aria-sort");
       for (const [name, direction] of [["up", 1], ["down", -1]]) {
         const found = cases.headings.findIndex(([heading]) => heading === state.get(name));
         if (found >= 0) {
@@ -196,11 +202,10 @@
       filter();
       show();
       redraw();
-      document.getElementById("cases").scrollIntoView();
+      if (place === "#cases") document.getElementById("cases").scrollIntoView();
     }
     document.getElementById("save-link").addEventListener("click", ({ currentTarget }) => {
-      history.replaceState(null, "", address());
-      copy(location.href, currentTarget);
+      copy(location.href.split("#")[0] + address("cases"), currentTarget);
     });
     addEventListener("hashchange", restore);
     show();

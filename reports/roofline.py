@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import units
 from .figures import Figure, Quantity, Results, Row, axis_of, figure_of, log_ticks, looks_of, rows_of, scale_of, trace_of
-from .names import short
+from .names import marked, short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,7 +142,7 @@ def rows(results: Results, ceilings: Ceilings | None) -> list[tuple[Row, list[Te
         (
             point.row,
             [
-                (f"{point.name} ≈" if point.row["approximate"] else point.name, point.row["case"]),
+                (marked(point.row["kernel"], point.row["approximate"]), point.row["case"]),
                 point.row["label"],
                 units.digits(point.intensity),
                 units.quantity(point.rate, "FLOP/s"),

@@ -169,7 +169,7 @@ class Drawing:
                 spoken = f"Latency against error of {units.count(len(own), 'kernel')} at {own[0]['label']}"
                 chart = Chart(f"error-{operator}-{number}", own[0]["label"], spoken, own[0]["dtype"])
                 self._add(block, chart, speed_against_error(own, self.looks), own, block.choice)
-            block.choice_label = "Any one shape, in seconds" if block.charts else "Shape"
+            block.choice_label = "Any one shape, as latency" if block.charts else "Shape"
             blocks.append(block)
         heading = "The trade: speed against error" if any(block.table for block in blocks) else "Speed against error"
         return Section("error", heading, summary.accuracy(self.rows), blocks, SHORT["error"])

@@ -61,6 +61,7 @@ def titles(found: Iterable[Variant]) -> tuple[dict[Variant, str], str]:
     for title in [title for title in named.values() if list(named.values()).count(title) > 1]:
         same = [variant for variant in unique if named[variant] == title]
         named |= {variant: f"{title} ({number})" for number, variant in enumerate(same, 1) if len(same) > 1}
+    named = dict(sorted(named.items(), key=lambda item: _depth(item[0])))
     common = [word for name in shared if (word := _word(name, facts[unique[0]][name])) and facts[unique[0]][name] is not False]
     return named, " · ".join(common)
 
@@ -86,6 +87,12 @@ def grids(rows: Sequence[Row], by_case: Mapping[str, Variant]) -> list[Grid]:
             grid.kernels = list(dict.fromkeys([*grid.kernels, *(row["kernel"] for row in inside)]))
             grid.cells |= {(row["kernel"], columns.title, row["batch"], row["seq_len"]): row for row in inside}
     return made
+
+
+def _depth(variant: Variant) -> int:
+    """Where in its model a layer lies; 0 for problems of no model, which keep the order of the plan."""
+    layer = str(dict(variant.fields).get("given") or "").partition("@")[0].rpartition("/")[2]
+    return int(layer) if layer.isdigit() else 0
 
 
 def _facts(variant: Variant) -> dict[str, Any]:

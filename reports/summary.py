@@ -28,10 +28,13 @@ OPERATORS = {"attention": "Attention", "feedforward": "Feed-forward", "layer": "
 
 def subject(run: Run, results: Sequence[Row]) -> str:
     """What was measured, on what, when."""
-    kernels = len({row["kernel"] for row in results})
-    shapes = len({row["group"] for row in results})
+    measured = [row for row in results if row["status"] == "ok"] or results
+    kernels, planned = (len({row["kernel"] for row in rows}) for rows in (measured, results))
+    shapes = len({row["group"] for row in measured})
+    of = f" of {planned}" * (kernels < planned)
     operators = units.listed(OPERATORS.get(name, name).lower() for name in dict.fromkeys(row["operator"] for row in results))
-    return f"{units.count(kernels, 'kernel')} on {units.count(shapes, 'shape')} of {operators}, measured on {machine(run)} on {date(run)}."
+    noun = "kernel" if planned == 1 else "kernels"
+    return f"{kernels}{of} {noun} on {units.count(shapes, 'shape')} of {operators}, measured on {machine(run)} on {date(run)}."
 
 
 def machine(run: Run) -> str:

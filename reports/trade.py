@@ -8,7 +8,7 @@ from typing import Any
 
 from . import units
 from .figures import error_of
-from .names import short
+from .names import marked, short
 from .tables import Listing, Text
 
 Row = Mapping[str, Any]
@@ -166,7 +166,7 @@ def listing(rows: Sequence[Row]) -> Listing:
 def _line(own: Mapping[str, Row], kinds: Sequence[str]) -> tuple[Row, list[Text]]:
     """One kernel at one shape, its rows given by how their inputs were drawn."""
     some = next(iter(own.values()))
-    cells: list[Text] = [f"{short(some['kernel'])} ≈" if some["approximate"] else short(some["kernel"])]
+    cells: list[Text] = [marked(some["kernel"], some["approximate"])]
     for kind in kinds:
         row = own.get(kind)
         cells += [(units.times(row["speedup"]), row["case"]), units.error(error_of(row))] if row else ["–", "–"]

@@ -63,8 +63,10 @@ def speed_against_error(frame: Results, looks: Mapping[str, Style] | None = None
         trace = trace_of(row["kernel"], [row], looks[row["kernel"]], latency)
         trace["text"] = [f"{trace['text'][0]}<br>relative rms error {error_of(row):.2g}"]
         traces.append(trace | {"x": [row["latency_s"] / divisor], "y": [error_of(row)], "mode": "markers"})
-    errors = {"type": "log", "title": {"text": "relative rms error, lower is better"}, "dtick": 1, "exponentformat": "power"}
-    return figure_of(traces, axis_of(drawn, latency, divisor, unit), errors | {"automargin": True})
+    decades = [10.0**power for power in range(-12, 3)]
+    ticks = {"tickvals": decades, "ticktext": [units.error(decade) for decade in decades]}
+    errors = {"type": "log", "title": {"text": "relative rms error, lower is better"}, "automargin": True} | ticks
+    return figure_of(traces, axis_of(drawn, latency, divisor, unit), errors)
 
 
 def speedup_against_error(panel: Results, every: Sequence[Row], looks: Mapping[str, Style]) -> Figure:

@@ -116,7 +116,7 @@ def test_axe_finds_nothing_serious_in_a_case_on_a_phone(looked: Callable[..., Pa
 @pytest.mark.parametrize("kind", ["default", "together"])
 def test_paper_has_the_charts_and_the_tables(looked: Callable[..., Page], pages: dict[str, Path], tmp_path: Path, kind: str) -> None:
     page = looked(pages[kind], color_scheme="dark")
-    page.evaluate("window.print = () => { window.printed = true; }")
+    page.evaluate("window.print = () => { window.printed = true; }; null")
     page.click("#print")
     until(page, "window.printed === true", 60)
     assert page.evaluate("[...document.querySelectorAll('.chart[data-figure]')].every((chart) => chart.querySelector('.main-svg'))")
