@@ -7,6 +7,7 @@ import torch
 from kerneldyno.kernels.registry import NotAsNamed
 
 from .gate.errors import Misconduct, WrongOutput
+from .privacy import scrub
 from .records import Status
 
 
@@ -24,7 +25,7 @@ def outcome(error: BaseException, phase: str) -> tuple[Status, str]:
 def sentence(error: BaseException) -> str:
     """The first line of what was raised, with its type; out of memory is named as such."""
     text = str(error).encode(errors="replace").decode().strip().splitlines()
-    head = text[0][:400] if text else "no message"
+    head = scrub(text[0])[:400] if text else "no message"  # in this order: half a name is not known as one
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return f"out of memory: {head}"
     return f"{type(error).__name__}: {head}"

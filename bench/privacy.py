@@ -32,13 +32,29 @@ PUBLIC_NAMES = frozenset({"root", "user", "users", "admin", "ubuntu", "debian", 
 UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 SERIALS = re.compile(rf"\b(?:MIG-)?GPU-{UUID}(?:/\d+){{0,2}}|\bMIG-{UUID}|(?<![\w-]){UUID}(?![\w-])")
 SERIAL_NUMBERS = re.compile(r"(?i)(?<!\w)(serial(?:[ _]?(?:number|no\.?))?\s*[:=]\s*)(?!<serial>)\w[\w-]*")
-HOMES = r"(?<![\w.~>-])/(?:home|Users)/[^/\s'\":;,<>()~]+"
+PLACEHOLDERS = ("path", "cwd", "tmp", "python", "kerneldyno", "site-packages", "user", "host", "uuid", "serial")
+AFTER_SIGN = rf"(?<![\w./~>-])|(?<=>){''.join(f'(?<!<{name}>)' for name in PLACEHOLDERS)}|(?<=\A-)|(?<=[^\w~>]-)"
+AFTER_SCHEME = r"(?<=://)|(?<=file://localhost)"
+AFTER_FLAG = r"(?<=\A-[A-Za-z])|(?<=[^\w<>~/-]-[A-Za-z])|(?<=-isystem)|(?<=-iquote)|(?<=-include)"
+START = rf"(?!(?<=:)//)(?:{AFTER_SIGN}|{AFTER_SCHEME}|{AFTER_FLAG})"
+"""Where an absolute path may begin: not within another, not before the host of a URL, not after what stands for folders already."""
+HOMES = rf"{START}/(?:home|Users)/(?:\\ |[^/\s'\":;,<>()~])++"
+SPACED_HOMES = "|".join(rf"(?<={quote})/(?:home|Users)/[^/\s:;{quote}]++(?: (?![/-])[^/\s:;{quote}]*+)++(?=[/{quote}])" for quote in "'\"`")
+"""Unquoted, nobody can tell where a name with spaces ends."""
 NAMES_OF_A_PIECE = re.compile(r"(?i)uuid|serial|pci|bus_?id|mac_?address")
 """Fields of a description of hardware that tell one piece from its equals."""
 PATH_TOKEN = re.compile(r"(?<![\w.-])/[^\s'\":;,()<>]+")
-
-ELSEWHERE = re.compile(r"(?<![\w./~>:@-])/(?!(?:usr|lib|lib64|bin|sbin|etc|proc|sys|dev|opt|var|snap|nix)/)(?:[\w.+@%=-]+/)+(?=[\w.+@%=-])")
+EVERYWHERE = r"(?!(?:usr|lib|lib64|bin|sbin|etc|proc|sys|dev|opt|var|snap|nix)/)"
+PART = r"(?:[\w.+@%=~#$!{}^-]|,(?!/)|\\ |<[a-z-]+>)"
+ELSEWHERE = re.compile(rf"{START}/++{EVERYWHERE}(?:(?:{PART}++/++){{2,}}+|{PART}++/++(?={PART}))")
 """The folders of an absolute path that is not the same on every machine."""
+SPACED = re.compile(
+    "|".join(
+        rf"(?<={quote})/++{EVERYWHERE}(?:(?:[^/\s:;{quote}]| (?![/-]))++/++)++(?=(?:[^/\s:;{quote}]| (?![/-]))*+{quote})"
+        for quote in "'\"`"
+    )
+)
+"""The same in quotes, where spaces belong to names; options and further paths do not."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,8 @@ class Identity:
 def scrub(text: str) -> str:
     """`text` with this machine's host, user, folders and serials replaced by "<host>", "<user>", "~", "<cwd>" and so on.
 
-    Of a path somewhere else the last part stays, "<path>/x.py", unless the path is one that every machine has.
+    Of a path somewhere else the last part stays, "<path>/x.py", unless the path is one that every machine has. Names with
+    spaces are known as such where a path stands in quotes, or its spaces have backslashes.
 
     Ordinary words survive, also where a user or a host is called by one: such a name is replaced only in user@host, in
     URLs and in absolute paths. Scrubbing twice changes nothing more.
@@ -68,7 +85,7 @@ def scrub_of(who: Identity, text: str) -> str:
     text = SERIAL_NUMBERS.sub(r"\1<serial>", text)
     folders, instead = _folders(who.paths)
     text = folders.sub(lambda found: instead.get(found.group(), "~"), text)
-    text = ELSEWHERE.sub("<path>/", text)
+    text = ELSEWHERE.sub("<path>/", SPACED.sub("<path>/", text))
     for host in who.hosts:
         text = _host_pattern(host).sub("<host>", text)
     for user in who.users:
@@ -164,19 +181,14 @@ def _distinct(paths: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 @lru_cache(maxsize=64)
 def _folders(paths: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     """One pattern for all folders, the longest first; homes of other people count as homes too."""
-    ordered = sorted(paths, key=lambda item: len(item[0]), reverse=True)
-    alternatives = [f"{_start(path)}{re.escape(path)}{END}" for path, _ in ordered]
-    return re.compile("|".join([*alternatives, HOMES])), dict(paths)
+    ordered = sorted((path for path, _ in paths), key=len, reverse=True)
+    known = {path: f"{'' if path.count('/') > 1 else START}{re.escape(path)}{END}" for path in ordered}
+    spaced = [known[path] for path in ordered if " " in path]  # before somebody whose first name is somebody else's
+    plain = [known[path] for path in ordered if " " not in path]
+    return re.compile("|".join([*spaced, SPACED_HOMES, *plain, HOMES])), dict(paths)
 
 
 END = r"(?![\w-])(?!\.\w)"
-
-
-def _start(path: str) -> str:
-    """Where a folder may begin: anywhere if it has two parts; else not in the middle of a longer path, but after "-I"."""
-    if path.count("/") > 1:
-        return ""
-    return r"(?:(?<![\w.~>/-])|(?<=://)|(?<=\s-[A-Za-z]))"
 
 
 def _scrub_user(user: str, text: str) -> str:

@@ -199,7 +199,7 @@ def _kernel(
         rest = maps.unexplained(call, inputs, heads, found, problem.group)
     except Exception as error:  # noqa: BLE001 - kernels fail in any way; the others are still of interest
         lines = [line for line in str(error).splitlines() if line.strip()] or ["no message"]
-        return Explained(**told, reason=privacy.scrub(f"raised {type(error).__name__}: {lines[0][:200]}"), failed=True)
+        return Explained(**told, reason=f"raised {type(error).__name__}: {privacy.scrub(lines[0])[:200]}", failed=True)
     if not bool(found.isfinite().all()):
         return Explained(**told, reason="gives weights that are not finite", failed=True)
     return Explained(

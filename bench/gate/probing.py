@@ -12,6 +12,7 @@ import torch
 
 from kerneldyno.kernels.registry import Device, Kernel, Probe, Problem, Setup, kind_of
 
+from ..privacy import scrub
 from . import conduct
 from .errors import Misconduct, WrongOutput, named, worst_place
 from .state import DRAWN_IN_BUILDS, Snapshot
@@ -115,7 +116,7 @@ class Prober:
             if probe.optional:
                 return None
             text = str(error).splitlines() or ["no message"]
-            raise WrongOutput(f"raises {type(error).__name__}: {text[0][:200]}") from error
+            raise WrongOutput(f"raises {type(error).__name__}: {scrub(text[0])[:200]}") from error
         finally:
             changed = state.restore(silent=DRAWN_IN_BUILDS)
         if changed and probe.problem is None:  # what a build changes was said when the kernel was built first

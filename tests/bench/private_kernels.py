@@ -13,6 +13,8 @@ from kerneldyno.kernels.registry import kernel
 
 UUID = "GPU-1234abcd-12ab-34cd-56ef-123456abcdef"
 SERIAL = "1320221012345"
+ATTIC = "ferret-attic6"
+"""A folder of somewhere else: nothing about this process tells that it is one."""
 
 
 def secrets():
@@ -20,7 +22,16 @@ def secrets():
     host = socket.gethostname()
     return (
         f"{Path(__file__)} {Path.home()}/notes {Path.cwd()}/x {os.environ['TMPDIR']}/y {user}@{host} {os.environ['HOSTNAME']}:22 "
-        f"{UUID} serial: {SERIAL}"
+        f"{UUID} serial: {SERIAL} {elsewhere()}"
+    )
+
+
+def elsewhere():
+    """Paths in all forms in which compilers and loaders tell them."""
+    path = f"/data/{ATTIC}/lib"
+    return (
+        f"g++ -I{path}/x -L{path}/ @{path}/args.rsp error:{path}/x.cpp:12 LD_LIBRARY_PATH={path}64:{path}/libx.so file://{path}/x.onnx "
+        f"'/home/john {ATTIC}/a b' \"{path} {ATTIC}/x\" 2>{path}/log"
     )
 
 

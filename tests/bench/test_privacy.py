@@ -5,12 +5,14 @@ from __future__ import annotations
 import getpass
 import socket
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from kerneldyno.bench.outcomes import sentence
 from kerneldyno.bench.privacy import Identity, identity, scrub, scrub_of
 
 ANN = Identity(
@@ -71,7 +73,7 @@ def test_a_user_with_a_home(text, expected) -> None:
     [
         ("/root/project/x.py", "<cwd>/x.py"),
         ("/root/.cache/y", "~/.cache/y"),
-        ("-I/root/inc -I /root/inc", "-I/root/inc -I ~/inc"),
+        ("-I/root/inc -I /root/inc", "-I~/inc -I ~/inc"),
         ("cc -I/root/inc", "cc -I~/inc"),
         ("the root of a tree, a rootkit, /rootkit, /a/root/b", "the root of a tree, a rootkit, /rootkit, <path>/b"),
         ("square root of pc.overcommit in a pc", "square root of pc.overcommit in a pc"),
@@ -81,6 +83,44 @@ def test_a_user_with_a_home(text, expected) -> None:
 )
 def test_names_that_are_ordinary_words(text, expected) -> None:
     assert scrub_of(ROOT, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("g++ -I/data/alice/cuda/include/x -L/scratch/alice/lib/y", "g++ -I<path>/x -L<path>/y"),
+        ("-I/data/alice/x -isystem/data/alice/y -Wl,-rpath,/data/alice/z", "-I<path>/x -isystem<path>/y -Wl,-rpath,<path>/z"),
+        ("-I/home/bob/x", "-I~/x"),
+        ("file:///scratch/alice/models/x.onnx", "file://<path>/x.onnx"),
+        ("file://localhost/data/alice/x sqlite:////data/alice/y", "file://localhost<path>/x sqlite://<path>/y"),
+        ("error:/data/alice/x.cpp:12", "error:<path>/x.cpp:12"),
+        ("@/data/alice/args.rsp", "@<path>/args.rsp"),
+        ("LD_LIBRARY_PATH=/data/alice/lib64:/data/bob/lib/libx.so", "LD_LIBRARY_PATH=<path>/lib64:<path>/libx.so"),
+        ("in /data/alice/, /data//alice//x and //data/alice/x", "in <path>/, <path>/x and <path>/x"),
+        ("2>/data/alice/log x>/data/alice/log ${X:-/data/alice/y}", "2><path>/log x><path>/log ${X:-<path>/y}"),
+        ("<file>/data/alice/x</file>", "<file><path>/x</file>"),
+        ("/data/a,b/c#1/x,/data/alice/y", "<path>/x,<path>/y"),
+        ("/data/GPU-aaaa1111-2222-3333-4444-555566667777/alice/x", "<path>/x"),
+        # names with spaces
+        ("open '/home/john smith/a b.txt': no", "open '~/a b.txt': no"),
+        ('open "/data/john smith/x/a b.txt" now', 'open "<path>/a b.txt" now'),
+        ("'/home/john smith' \"/home/john o'neil/x\"", "'~' \"~/x\""),
+        (r"/home/john\ smith/a /data/john\ smith/x/a", "~/a <path>/a"),
+        ("'/data/alice/gcc -I/data/bob/x /data/alice/y'", "'<path>/gcc -I<path>/x <path>/y'"),
+        # everybody has them, and what is no path
+        ("-I/usr/include/x:/usr/lib/y:/opt/rocm/lib/ '/usr/local/a b/c' file:///usr/lib/x", None),
+        ("http://example.org/a/b/c https://example.org:80/a/b/ s3://bucket/key/x", None),
+        ("attention/fused/x -a/b 1/2/3 a / b and/or/both, tokens/s", None),
+    ],
+)
+def test_folders_of_elsewhere_go_wherever_a_path_may_begin(text, expected) -> None:
+    assert scrub_of(Identity(), text) == (text if expected is None else expected)
+
+
+def test_a_home_with_a_space_is_known_without_quotes() -> None:
+    who = Identity(paths=(("/home/ann", "~"), ("/home/ann lee/work", "<cwd>"), ("/home/ann lee", "~")), users=("ann lee",))
+    text = "/home/ann lee/work/a /home/ann lee/b /home/ann/c '/home/ann poe/d'"
+    assert scrub_of(who, text) == "<cwd>/a ~/b ~/c '~/d'"
 
 
 NAMES = st.text("abcdeghrtu01_-", min_size=1, max_size=9).filter(lambda name: name[0].isalpha() and name[-1].isalnum())
@@ -109,6 +149,16 @@ PIECES = st.sampled_from(
         "a",
         "serial: ",
         "1",
+        "'",
+        '"',
+        "\\",
+        ",",
+        "-I",
+        "file://",
+        "/data/",
+        "/a b/",
+        "/usr/",
+        "<path>",
     ]
 )
 
@@ -130,9 +180,65 @@ def test_scrubbing_twice_changes_nothing_more(user: str, host: str, data: st.Dat
 def test_paths_below_home_lose_the_user_and_keep_the_rest(user: str, host: str, parts: list[str]) -> None:
     assume(user != host)
     rest = "".join(f"/{part}" for part in parts)
+    elsewhere = f"<path>/{parts[-1]}" if len(parts) > 1 else rest
     assert scrub_of(person(user, host), f"/home/{user}{rest}") == f"~{rest}"
     assert scrub_of(person(user, host), f"in '/home/{user}/work{rest}'") == f"in '<cwd>{rest}'"
-    assert scrub_of(person(user, host), f"{user}@{host}:{rest}") == f"<user>@<host>:{rest}"
+    assert scrub_of(person(user, host), f"{user}@{host}:{rest}") == f"<user>@<host>:{elsewhere}"
+
+
+FOLDER = st.text("abcxyz019._-+@%=~#$!", min_size=1, max_size=8).map(lambda name: f"{name}secret{name}")
+BEFORE = st.sampled_from(
+    [
+        "",
+        " ",
+        ":",
+        "x:",
+        "@",
+        "=",
+        "-I",
+        "x -L",
+        "-isystem",
+        "file://",
+        "sqlite://",
+        "(",
+        "[",
+        ",",
+        ";",
+        "'",
+        '"',
+        "`",
+        ">",
+        "<b>",
+        "|",
+        "\n",
+        "/",
+    ]
+)
+
+
+@settings(deadline=None)
+@given(BEFORE, st.lists(FOLDER, min_size=1, max_size=4), st.sampled_from(["x.py", "x.py:12", "", " ", "'", "x, y", ":/"]))
+def test_no_folder_of_elsewhere_is_told(before: str, folders: list[str], after: str) -> None:
+    path = f"{before}/data/{'/'.join(folders)}/{after}"
+    told = scrub_of(Identity(), path)
+    assert "secret" not in told
+    assert scrub_of(Identity(), told) == told
+    assert "secret" not in scrub_of(Identity(), f"{path} {path};{path}")
+
+
+@given(st.text("/a b:'\"`-I<>,=\\~h.", max_size=60))
+def test_whatever_the_text_scrubbing_twice_changes_nothing_more(text: str) -> None:
+    once = scrub_of(Identity(), text)
+    assert scrub_of(Identity(), once) == once
+
+
+@pytest.mark.parametrize(
+    "unit", ["/a", "'/a", "'/a b/", "-I/a/b ", ":/a/b", "/", "/home/a ", "'/home/a b", "/a=", "/a/,", "<a>/", "'/a/ b", "'/home/a /", "/<a"]
+)
+def test_long_texts_take_time_in_proportion(unit: str) -> None:
+    began = time.process_time()
+    scrub_of(Identity(), unit * (400_000 // len(unit)))
+    assert time.process_time() - began < 10  # it takes about a second; a pattern that looks back takes hours
 
 
 @settings(deadline=None)
@@ -154,6 +260,10 @@ def test_this_machine_is_known() -> None:
     assert cleaned.endswith("<user>@<host>")
     for told in (f"{Path.home()}/", f"{tempfile.gettempdir()}/", str(Path(pytest.__file__).parents[1])):
         assert told not in cleaned
+
+
+def test_a_long_message_is_scrubbed_before_it_is_cut() -> None:
+    assert sentence(OSError(f"{'x' * 390} {Path.home()}/secret")) == f"OSError: {'x' * 390} ~/secret"
 
 
 def test_a_working_directory_that_is_gone(tmp_path, monkeypatch) -> None:

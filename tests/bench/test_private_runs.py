@@ -34,7 +34,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     home, work, tmp, plugins = folders.values()
     shutil.copy(PLUGIN, plugins / "mine.py")
     environment = {"HOME": home, "USER": "zelda42", "LOGNAME": "zelda42", "HOSTNAME": "vault-9x.lab.example", "TMPDIR": tmp}
-    secrets = ["zelda42", "vault-9x", *folders, root.name, socket.gethostname(), str(Path(sys.prefix)), KNOWN["UUID"], KNOWN["SERIAL"]]
+    secrets = ["zelda42", "vault-9x", *folders, root.name, socket.gethostname(), str(Path(sys.prefix))]
+    secrets += [KNOWN[name] for name in ("UUID", "SERIAL", "ATTIC")]
 
     def cli(*words: str, code: int = 0) -> str:
         done = subprocess.run(
@@ -75,8 +76,12 @@ def test_every_kernel_spoke_and_was_recorded(place: SimpleNamespace, shared: lis
         assert told in journal, told
     assert journal.count("<user>@<host>") >= 4
     assert journal.count("<uuid>") >= 4
-    assert {"report.html", "results.csv", "results.parquet", "samples.parquet", "together.html", "history.html", "history.csv",
-            "pytest-benchmark.json", "explain.html", "explain.json", "verdict.json", "junit.xml"} <= {path.name for path in shared}  # fmt: skip
+    assert journal.count("error:<path>/x.cpp:12") >= 4
+    written = {
+        "report.html", "results.csv", "results.parquet", "samples.parquet", "together.html", "history.html", "history.csv",
+        "pytest-benchmark.json", "explain.html", "explain.json", "verdict.json", "junit.xml",
+    }  # fmt: skip
+    assert written <= {path.name for path in shared}
 
 
 def test_nothing_tells_who_ran_it_and_where(place: SimpleNamespace, shared: list[Path]) -> None:
