@@ -26,46 +26,100 @@ class Answer:
     name: str
     winner: str | None
     """The kernel that was fastest most often."""
+    tied: bool
+    """Whether it is only one of the fastest wherever it is among them."""
     lines: list[str]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Who was fastest how often among the exact kernels of one operator; what is too close to call is nobody's win."""
+
+    leader: str
+    wins: int
+    """Shapes at which the leader is the fastest beyond noise."""
+    tied: int
+    """More shapes at which it is one of the two fastest, too close to call."""
+    others: Counter[str]
+    """Wins of other kernels."""
+    between_others: int
+    """Shapes at which two others are too close to call."""
+    shapes: int
+    """Shapes at which some exact kernel has a number."""
+    without: int
+    """Shapes at which none has."""
+
+
+def standing(results: Sequence[Row], contests: Sequence[Row], operator: str) -> Standing | None:
+    """Of one operator; None where no exact kernel has a number. Lengths that refining added are no contests."""
+    exact = [contest for contest in contests if contest["operator"] == operator and contest["division"] == "exact"]
+    if not exact:
+        return None
+    decided = Counter(contest["kernel"] for contest in exact if not contest["tie"])
+    level = Counter(kernel for contest in exact if contest["tie"] for kernel in (contest["kernel"], contest["runner_up"]) if kernel)
+    leader = max([*decided, *level], key=lambda kernel: (decided[kernel], level[kernel]))
+    measured = {row["group"] for row in results if row["operator"] == operator and row["status"] == "ok" and not row["approximate"]}
+    return Standing(
+        leader=leader,
+        wins=decided[leader],
+        tied=level[leader],
+        others=Counter({kernel: number for kernel, number in decided.items() if kernel != leader}),
+        between_others=sum(contest["tie"] for contest in exact) - level[leader],
+        shapes=len(exact),
+        without=len({row["group"] for row in results if row["operator"] == operator} - measured),
+    )
 
 
 def headline(results: Sequence[Row], contests: Sequence[Row]) -> str:
     """What came out, in one sentence."""
     leading: dict[str, list[str]] = {}
+    open_: list[str] = []
     for operator in dict.fromkeys(row["operator"] for row in results):
-        exact = _contests(contests, operator, "exact")
-        if exact:
-            kernel, wins = _leader(exact)
-            name = OPERATORS.get(operator, operator).lower()
-            leading.setdefault(short(kernel), []).append(f"{name} ({wins} of {_shapes(results, operator)})")
+        name = OPERATORS.get(operator, operator).lower()
+        if found := standing(results, contests, operator):
+            if found.wins:
+                leading.setdefault(short(found.leader), []).append(f"{name} ({found.wins} of {units.count(found.shapes, 'shape')})")
+            else:
+                open_.append(name)
     parts = [f"{kernel} for {units.listed(operators)}" for kernel, operators in leading.items()]
+    said = [f"Fastest: {', '.join(parts)}"] * bool(parts) + [f"too close to call: {units.listed(open_)}"] * bool(open_)
     counted = {status: number for status, _, _, number in coverage(results)}
     broken = sum(counted.get(status, 0) for status in ("wrong", "failed", "timeout", "invalid"))
     trouble = [f"{units.count(broken, 'case')} without a valid result"] * bool(broken)
     trouble += [f"{counted[status]} {status}" for status in ("skipped", "missing") if status in counted]
-    tail = f"; {units.listed(trouble)}" if trouble else f"; all {units.count(len(results), 'case')} measured"
-    return (f"Fastest: {', '.join(parts)}" if parts else "No exact kernel has a number") + tail + "."
+    said.append(units.listed(trouble) if trouble else f"all {units.count(len(results), 'case')} measured")
+    sentence = "; ".join(said if parts or open_ else ["No exact kernel has a number", *said])
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def answers(results: Sequence[Row], contests: Sequence[Row]) -> list[Answer]:
     """One answer per operator."""
     made = []
     for operator in dict.fromkeys(row["operator"] for row in results):
-        exact, loose = _contests(contests, operator, "exact"), _contests(contests, operator, "approximate")
+        loose = [contest for contest in contests if contest["operator"] == operator and contest["division"] == "approximate"]
         name = OPERATORS.get(operator, operator)
-        if not exact:
-            made.append(Answer(operator, name, None, ["no exact kernel has a number"]))
+        found = standing(results, contests, operator)
+        if found is None:
+            made.append(Answer(operator, name, None, False, ["no exact kernel has a number"]))
             continue
-        winner, wins = _leader(exact)
         own = [row for row in results if row["operator"] == operator and row["status"] == "ok"]
-        ties = sum(contest["tie"] for contest in exact if contest["kernel"] == winner)
-        first = f"fastest in {wins} of {_shapes(results, operator)}" + (f", {ties} too close to call" if ties else "")
-        others = Counter(contest["kernel"] for contest in exact if contest["kernel"] != winner)
-        if others:
-            first += "; elsewhere " + ", ".join(f"{short(kernel)} {number}" for kernel, number in others.most_common(FEW))
-            first += f" and {len(others) - FEW} more kernels" * (len(others) > FEW)
-        made.append(Answer(operator, name, winner, [first, *_gain(winner, own), *_approximate(loose, own)]))
+        lines = [_won(found), *_gain(found.leader, own), *_approximate(loose, own)]
+        made.append(Answer(operator, name, found.leader, not found.wins, lines))
     return made
+
+
+def _won(found: Standing) -> str:
+    """Where the leader won, where not, and where nobody could."""
+    shapes = units.count(found.shapes, "shape")
+    if found.wins:
+        said = f"fastest in {found.wins} of {shapes}" + f", level with another in {found.tied}" * bool(found.tied)
+    else:
+        said = f"one of the two fastest in {found.tied} of {shapes}, too close to call"
+    if found.others:
+        said += "; elsewhere " + ", ".join(f"{short(kernel)} {number}" for kernel, number in found.others.most_common(FEW))
+        said += f" and {len(found.others) - FEW} more kernels" * (len(found.others) > FEW)
+    said += f"; {found.between_others} more too close to call" * bool(found.between_others)
+    return said + f"; {found.without} more without a number" * bool(found.without)
 
 
 def _gain(kernel: str, own: Sequence[Row]) -> list[str]:
@@ -94,18 +148,6 @@ def _approximate(loose: Sequence[Row], own: Sequence[Row]) -> list[str]:
         return [f"approximate, ranked apart: {short(best)} {units.times(speed)}, off by {units.error(error)}"]
     if not loose:
         return []
-    kernel, number = _leader(loose)
+    kernel, number = Counter(contest["kernel"] for contest in loose).most_common(1)[0]
     off = f", off by up to {units.error(told[kernel][1])}" if kernel in told else ""
     return [f"approximate, ranked apart: {short(kernel)} first in {number} of {len(loose)}{off}"]
-
-
-def _shapes(results: Sequence[Row], operator: str) -> str:
-    return units.count(len({row["group"] for row in results if row["operator"] == operator}), "shape")
-
-
-def _contests(contests: Sequence[Row], operator: str, division: str) -> list[Row]:
-    return [contest for contest in contests if contest["operator"] == operator and contest["division"] == division]
-
-
-def _leader(contests: Sequence[Row]) -> tuple[str, int]:
-    return Counter(contest["kernel"] for contest in contests).most_common(1)[0]

@@ -81,7 +81,7 @@ def _first_screen(frames: Frames, results: Sequence[dict[str, Any]]) -> dict[str
         "coverage": summary.coverage(results),
         "trust": summary.trust(results),
         "answers": answers.answers(results, contests),
-        "notes": summary.notes(run, results),
+        "notes": [*summary.notes(run, results), *summary.rivals(results, contests)],
         "warned": tables.warned(results, run.measurements),
         "options": summary.options(results),
     }

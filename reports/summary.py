@@ -108,6 +108,22 @@ def notes(run: Run, results: Sequence[Row]) -> list[str]:
     return said
 
 
+def rivals(results: Sequence[Row], contests: Sequence[Row]) -> list[str]:
+    """Exact kernels that lead somewhere and were not measured everywhere: elsewhere they might lead, too."""
+    said = []
+    for operator in dict.fromkeys(row["operator"] for row in results):
+        exact = [contest for contest in contests if contest["operator"] == operator and contest["division"] == "exact"]
+        groups = {contest["group"] for contest in exact}
+        first = {kernel for contest in exact for kernel in (contest["kernel"], contest["runner_up"] if contest["tie"] else None) if kernel}
+        for kernel in sorted(first):
+            own = {row["group"] for row in results if row["kernel"] == kernel and row["status"] == "ok"} & groups
+            if len(own) < len(groups):
+                said.append(
+                    f"{kernel} is among the fastest where it was measured, at {len(own)} of {units.count(len(groups), 'shape')} only"
+                )
+    return said
+
+
 def contradicting(results: Sequence[Row]) -> list[Row]:
     """The rows whose speedup does not fit the latencies beside it: a reader would see 0.5× at half the time of the baseline."""
     base = {row["group"]: row["latency_s"] for row in results if row["kernel"] == row["baseline"]}
