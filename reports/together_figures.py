@@ -1,4 +1,4 @@
-"""Charts of several runs: a kernel keeps its colour and marker, a run has a dash, and its letter stands at the end of the line.
+"""Charts of several runs: a kernel keeps its colour and marker, and a run's letter stands at the end of its line.
 
 Plain data that plotly draws, as in `figures`; names that may come from a user's file are escaped.
 """
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 LATENCY = QUANTITIES["latency"]
 DASHES = {"solid": "none", "dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 3", "longdashdot": "10 3 2 3"}
-"""Plotly's name of each dash -> the same as an SVG stroke-dasharray, for legends outside plotly."""
+"""Plotly's name of each dash -> the same as an SVG stroke-dasharray, for legends outside plotly. Of more runs than these every
+line is solid, and only letters tell runs apart: two runs never share a dash."""
 MOST_TICKS = 7
 LETTER = 0.034
 """Room for the letter of one run, as a share of the axis: letters stand side by side, since lines often end at one place."""
@@ -36,9 +37,14 @@ Drawn = list[tuple["Member", list["Row"]]]
 """The rows of one variant and batch that have a number, run by run."""
 
 
+def has_dashes(runs: int) -> bool:
+    """Whether each of so many runs has a dash of its own."""
+    return runs <= len(DASHES)
+
+
 def dash_of(member: Member) -> str:
-    """The dash of a run; from the seventh on dashes return, and only the letter tells runs apart."""
-    return list(DASHES)[(ord(member.letter) - ord("A")) % len(DASHES)]
+    """The dash of a run, where `has_dashes`."""
+    return list(DASHES)[ord(member.letter) - ord("A")]
 
 
 def height(figure: Figure, runs: int) -> int:
@@ -47,10 +53,17 @@ def height(figure: Figure, runs: int) -> int:
     return max(LEAST_HEIGHT, 90 + max(ROW_HEIGHT, LANE_HEIGHT * runs) * kernels)
 
 
-def over_runs(drawn: Drawn, looks: Mapping[str, Style]) -> Figure:
-    """Latency against length, a line for each kernel and run; a row of marks for each kernel where there is one length."""
+def over_runs(drawn: Drawn, looks: Mapping[str, Style], *, dashed: bool = True) -> Figure:
+    """Latency against length, a line for each kernel and run; a row of marks for each kernel where there is one length.
+
+    `dashed`: a dash tells runs apart, besides the letter (see `has_dashes`).
+    """
     several = len({row["seq_len"] for _, own in drawn for row in own}) > 1
-    return _lines(drawn, looks) if several else _marks(drawn, looks)
+    figure = _lines(drawn, looks) if several else _marks(drawn, looks)
+    dashes = {member.letter: dash_of(member) if dashed else "solid" for member, _ in drawn}
+    for trace in figure["data"]:
+        trace["line"] |= {"dash": dashes[trace["meta"]["run"]]}
+    return figure
 
 
 def _lines(drawn: Drawn, looks: Mapping[str, Style]) -> Figure:
@@ -101,7 +114,6 @@ def _marks(drawn: Drawn, looks: Mapping[str, Style]) -> Figure:
 def _trace(member: Member, kernel: str, points: Sequence[Row], look: Style) -> dict[str, Any]:
     trace = trace_of(kernel, points, look, LATENCY)
     trace["meta"] |= {"run": member.letter}
-    trace["line"] |= {"dash": dash_of(member)}
     return trace | {
         "name": f"{trace['name']}, {member.letter}",
         "textfont": {"size": 10},

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST_DRAWN = 12
 """Charts of one operator that stand open; the others are folded away below."""
+MOST_OPEN = 3
+"""Of more runs than these the cards show who leads, and fold away the other facts."""
 SAVED = (
     "letter", "name", "created", "commit", "fingerprint", "same_problem", "kernel", "label", "device", "dtype", "direction", "batch",
     "seq_len", "protocol", "status", "reason", "latency_s", "latency_low_s", "latency_high_s", "interval_kind", "samples", "baseline",
@@ -95,6 +97,8 @@ def html(together: Together, *, plain: bool = False) -> str:
         headline=together_text.headline(together),
         notes=together_text.notes(together),
         cards=[_card(together, member) for member in together.members],
+        folds_facts=len(together.members) > MOST_OPEN,
+        has_dashes=together_figures.has_dashes(len(together.members)),
         differing=[fact for fact in differences if fact.differs],
         equal=[fact for fact in differences if not fact.differs],
         parts=parts,
@@ -143,15 +147,17 @@ class _Drawing:
             panels.setdefault((named[self._variants[row["case"]]], row["batch"]), []).append(row)
         charts = []
         for number, ((variant, batch), inside) in enumerate(panels.items()):
-            drawn = [(member, self._measured(member, inside)) for member in self.together.members]
+            groups = {row["group"] for row in inside}
+            asked = [(member, self._measured(member, inside)) for member in self.together.members if groups & member.groups]
+            drawn = [(member, measured) for member, measured in asked if measured]
             lengths = sorted({row["seq_len"] for _, measured in drawn for row in measured})
             if lengths:
                 title = [variant] * (len(named) > 1) + [f"batch {batch}"] + [f"length {lengths[0]}"] * (len(lengths) == 1)
-                lacking = [member.letter for member, measured in drawn if not measured]
+                lacking = [member.letter for member, measured in asked if not measured]
                 title += [f"no number in {units.listed(lacking)}"] * bool(lacking)
                 kernels = units.count(len({row["kernel"] for _, measured in drawn for row in measured}), "kernel")
                 spoken = f"Latency of {kernels} in {units.count(len(drawn), 'run')}: {' · '.join(title)}"
-                figure = together_figures.over_runs(drawn, self.looks)
+                figure = together_figures.over_runs(drawn, self.looks, dashed=together_figures.has_dashes(len(self.together.members)))
                 height = together_figures.height(figure, len(drawn))
                 chart = Chart(f"latency-{operator}-{number}", " · ".join(title), spoken, inside[0]["dtype"], height)
                 self.figures[chart.id] = figure
@@ -165,7 +171,8 @@ class _Drawing:
 
 def _card(together: Together, member: Member) -> dict[str, Any]:
     """What stands on the card of a run."""
-    led = [(OPERATORS.get(name, name), together_text.led(together, member, name)) for name in together_text.operators(together)]
+    told = {name: together_text.led(together, member, name) for name in together_text.operators(together)}
+    led = [(OPERATORS.get(name, name), leader) for name, leader in told.items() if leader]
     rows_ = list(member.rows.values())
     return {"member": member, "lines": together_text.outcome(together, member), "led": led, "coverage": summary.coverage(rows_)}
 

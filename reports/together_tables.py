@@ -22,7 +22,7 @@ class Line:
     """One run in a cell."""
 
     letter: str
-    """Nothing where one line stands for all runs."""
+    """Nothing where one line stands for all of the stack's runs."""
     cell: Cell
     reason: str = ""
     """Where the page tells why there is no number: an element's id."""
@@ -30,10 +30,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Stack:
-    """A kernel at a shape: a line for each run, and where there are two runs how many times as fast the second was."""
+    """A kernel at a shape: a line for each run that planned the shape, and of two runs how many times as fast the second was."""
 
     lines: list[Line]
     dtype: str
+    whose: str
+    """All of its runs, for a line that stands for them: their letters, or "all"."""
     ratio: str = ""
 
 
@@ -140,10 +142,12 @@ def _has_number(together: Together, planned: Row) -> bool:
 
 def _stack(together: Together, planned: Row, reasons: dict[tuple[str, str], str]) -> Stack:
     case = planned["case"]
-    lines = [_line(member, together.row(member, case), reasons.get((member.letter, case), "")) for member in together.members]
+    asked = [member for member in together.members if planned["group"] in member.groups]
+    lines = [_line(member, together.row(member, case), reasons.get((member.letter, case), "")) for member in asked]
+    whose = "all" if len(asked) == len(together.members) else ", ".join(member.letter for member in asked)
     if len({(line.cell.text, line.reason) for line in lines}) == 1 and lines[0].cell.state != "ok":
         lines = [replace(lines[0], letter="")]
-    return Stack(lines, planned["dtype"], units.times(ratio(together, case)))
+    return Stack(lines, planned["dtype"], whose, units.times(ratio(together, case)))
 
 
 def _line(member: Member, row: Row, reason: str) -> Line:

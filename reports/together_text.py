@@ -52,10 +52,14 @@ def wins(together: Together, member: Member, operator: str, division: str = "exa
 
 
 def led(together: Together, member: Member, operator: str) -> str:
-    """Who is fastest most often in a run: "onnxrt 7 of 9"."""
+    """Who is fastest most often in a run, over the shared shapes: "onnxrt 7 of 9"; nothing where it did not plan the operator."""
+    if all(case.operator != operator for case in member.run.cases):
+        return ""
+    if not _asked(together, operator) & member.groups:
+        return "shares no shape with another run"
     counted = wins(together, member, operator)
     if not counted:
-        return "no exact kernel has a number"
+        return "no fastest exact kernel at the shapes that it shares"
     most = max(counted.values())
     first = units.listed(short(kernel) for kernel in _first(counted))
     ties = sum(len(first.get(member.letter, ())) > 1 for group, first in together.fastest.items() if group in _asked(together, operator))
@@ -69,10 +73,12 @@ def takeaway(together: Together, operator: str) -> str:
     same = sum(bool(set.intersection(*first.values())) for first in asked)
     if not asked:
         return "No shape has a fastest exact kernel in two runs."
+    partly = any(_asked(together, operator) - member.groups for member in together.members)
     whose = "both runs" if len(together.members) == 2 else "all runs that have a number"
     shapes = units.count(len(asked), "shape")
     return (
-        f"The same exact kernel is fastest, or ties, in {whose} at {same} of {shapes}. Each line of a cell is one run: speedup over the "
+        f"The same exact kernel is fastest, or ties, in {whose} at {same} of {shapes}. Each line of a cell is one run"
+        f"{' that planned the shape' * partly}: speedup over the "
         "baseline of that run, paired within it, and the latency of one call."
     )
 
@@ -162,7 +168,7 @@ def _leaders(together: Together, operator: str) -> str:
             if len(_first(counted)) > 1:
                 several.add(first)
     if not by_leader:
-        return "no exact kernel has a number"
+        return "none in any run"
     said = [f"{kernel} in {_runs(together, runs)} ({_numbers(runs)}{' each' * (kernel in several)})" for kernel, runs in by_leader.items()]
     return ", ".join([*said[:NAMED], *([f"{len(said) - NAMED} more"] if len(said) > NAMED else [])])
 

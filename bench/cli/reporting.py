@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import comparing
+from . import comparing, places
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.console import Console
 
 Folders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folder of a run; several, or folders that hold runs: side by side.")]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="The page alone, there. (default: report.html in the run; of several runs/together.html)"),
+    typer.Option(
+        metavar="FILE",
+        help="The page alone, there. (default: report.html in the run; of several together.html in the folder that holds them)",
+    ),
 ]
 Png = Annotated[Path | None, typer.Option("--png", metavar="DIR", help="Write every chart as a PNG picture, too (needs a browser).")]
 Svg = Annotated[Path | None, typer.Option("--svg", metavar="DIR", help="Write every chart as an SVG picture, too.")]
 Plain = Annotated[bool, typer.Option(help="Embed the chart library uncompressed, for browsers without DecompressionStream.")]
 
 
-TOGETHER = Path("runs/together.html")
-"""Where the page of several runs goes by default."""
+TOGETHER = "together.html"
+"""The name of the page of several runs."""
 
 
 def report(folders: Folders, out: Out = None, plain: Plain = False, png: Png = None, svg: Svg = None) -> None:
     """Write results.csv, results.parquet, samples.parquet and report.html of a run again; the files of a comparison likewise.
 
-    Several runs, of other machines, versions or days, come onto one page: side by side, never pooled.
+    Several runs, of other machines, versions or days, come onto one page: side by side, never pooled. It is written into the
+    folder that was given or that holds all runs given, and into the current one where there is none or it may not be written.
     """
     from .. import journal
 
     run_folder = folders[0]
-    if len(folders) > 1 or _holds_runs(run_folder):
+    if len(folders) > 1 or places.holds_runs(run_folder):
         if png or svg:
             raise _no_pictures("several are given")
-        together(folders, out or TOGETHER, plain=plain)
+        together(folders, out or places.beside(folders, TOGETHER), plain=plain)
     elif journal.read(run_folder).manifest.comparison is not None:
         if png or svg:
             raise _no_pictures(f"{run_folder} is a comparison")
@@ -60,7 +61,7 @@ def together(folders: list[Path], out: Path, *, plain: bool = False) -> None:
     found = together.read(folders)
     for folder in found.left_out:
         print(f"kerneldyno: left out: {folder.sentence}", file=sys.stderr)
-    with _written(out):
+    with places.written("--out", out):
         together_page.write(found, out, plain=plain)
     print(together_text.headline(found))
     say_path("report:", out)
@@ -71,29 +72,8 @@ def page_alone(folder: Path, out: Path, *, plain: bool = False) -> Path:
     from kerneldyno.reports import frame, page
 
     text = page.html(frame.load(folder), plain=plain)
-    with _written(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with places.written("--out", out):
         return frame.replacing(out, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-@contextmanager
-def _written(out: Path) -> Iterator[None]:
-    """Inside, a page is written to --out; what stops that becomes a UsageError."""
-    from ..plan import UsageError
-
-    if out.is_dir():
-        raise UsageError(f"--out {out}: is a folder: give the name of a file for the page")
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"--out {out}: cannot be written ({error.strerror or error}): give another file") from error
-
-
-def _holds_runs(folder: Path) -> bool:
-    """Whether this is a folder of run folders rather than a run."""
-    from .. import journal
-
-    return folder.is_dir() and not any((folder / name).exists() for name in (journal.MANIFEST, journal.JOURNAL))
 
 
 def _not_elsewhere(folder: Path) -> Exception:

@@ -8,26 +8,35 @@ from typing import Annotated
 
 import typer
 
+from . import places
+
 Folders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders that hold runs.")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 Form = Annotated[str, typer.Option("--format", metavar="FORMAT", help="csv or json: one row per case; or pytest-benchmark.")]
-Page = Annotated[Path, typer.Option(metavar="FILE", help="The page.")]
+Page = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The page. (default: history.html in the folder given, or that holds the runs given)")
+]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="The frame, too: one row per run and case.")]
 
 
-def history(folders: Folders, out: Page = Path("runs/history.html"), csv: Csv = None) -> None:
-    """Follow kernels over many runs: one frame, and a page that says which latencies changed their level. Never a gate."""
+def history(folders: Folders, out: Page = None, csv: Csv = None) -> None:
+    """Follow kernels over many runs: one frame, and a page that says which latencies changed their level. Never a gate.
+
+    The page is written into the current folder where no folder holds all runs given, or where that may not be written.
+    """
     from kerneldyno.reports import history, history_page, history_text
     from kerneldyno.reports.frame import replacing
 
     found = history.read(folders)
     for folder in found.left_out:
         print(f"kerneldyno: left out: {folder.sentence}", file=sys.stderr)
-    page = history_page.write(found, out)
+    page = out or places.beside(folders, "history.html")
+    with places.written("--out", page):
+        history_page.write(found, page)
     print(history_text.headline(found))
     if csv is not None:
-        csv.parent.mkdir(parents=True, exist_ok=True)
-        print(f"frame: {replacing(csv, lambda path: found.frame.to_csv(path, index=False))}")
+        with places.written("--csv", csv):
+            print(f"frame: {replacing(csv, lambda path: found.frame.to_csv(path, index=False))}")
     print(f"history: {page}")
 
 

@@ -147,6 +147,30 @@ def test_rendering_needs_neither_torch_nor_kernels(nights: Nights, tmp_path: Pat
     assert not [name for name in loaded if name == "torch" or name.startswith("kerneldyno.kernels")]
 
 
+def command(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    code = [sys.executable, "-P", "-m", "kerneldyno.bench", "history", *map(str, words)]
+    return subprocess.run(code, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+def test_the_command_writes_into_the_folder_that_was_given(nights: Nights, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    done = command(nights(2), "--csv", "new/frame.csv", cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "history.html").exists()
+    assert f"history: {tmp_path / 'runs' / 'history.html'}" in done.stdout
+    assert [path.name for path in (tmp_path / "elsewhere").rglob("*")] == ["new", "frame.csv"]
+
+
+@pytest.mark.parametrize("words", [("--out", "."), ("--out", "a/b/x.html"), ("--csv", ".")])
+def test_a_page_that_cannot_be_written_gets_one_sentence(nights: Nights, tmp_path: Path, words: tuple[str, str]) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    done = command(nights(2), *words, cwd=tmp_path / "elsewhere")
+    assert done.returncode == 2
+    assert " ".join(words) in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_the_saved_table_holds_every_run_and_case(nights: Nights, tmp_path: Path) -> None:
     found = history.read([nights(3)])
     text = history_page.html(found)

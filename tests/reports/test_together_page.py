@@ -14,7 +14,7 @@ import plotly.graph_objects
 import pytest
 
 from kerneldyno.bench.records import Case
-from kerneldyno.reports import frame, page, together, together_figures, together_page
+from kerneldyno.reports import frame, page, together, together_figures, together_page, together_tables
 
 from . import together_runs as runs
 from .outline import Outline
@@ -170,7 +170,8 @@ def report(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_the_command_writes_one_page_of_several_runs(folders: list[Path], tmp_path: Path) -> None:
     done = report(*folders, folders[0], tmp_path / "nowhere", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs" / "together.html").exists()
+    assert (folders[0].parent / "together.html").exists()
+    assert list(tmp_path.iterdir()) == []
     assert done.stdout.startswith("Fastest at the 4 shapes")
     assert "nowhere does not exist" in done.stderr
     assert not (folders[0] / "report.html").exists()
@@ -187,6 +188,42 @@ def test_the_page_of_one_run_can_go_elsewhere(folders: list[Path], tmp_path: Pat
     assert {path.name for path in folders[0].iterdir()} == {"manifest.json", "journal.jsonl"}
 
 
+def test_many_runs_keep_cells_short_cards_folded_and_lines_without_dashes(tmp_path: Path, made: SimpleNamespace, rich_folder: Path) -> None:
+    """Seven runs, of which four share a shape with another and only two plan a feed-forward network."""
+    attention = [[made.case("attention", name, problem) for name in ("sdpa", "eager", "onnxrt")] for problem in made.attention[:6]]
+    networks = [made.case("feedforward", name, feedforward(made)[0]) for name in ("compiled", "eager")]
+    plans = [attention[0] + networks, attention[0][:2] + networks, *attention[1:5], attention[1]]
+    for day, plan in enumerate(plans, 10):
+        runs.write(
+            tmp_path / f"run{day}", made, rich_folder, plan, lambda case, place: RATES.get(case.kernel.partition("/")[2], 4.0), day=day
+        )
+    found = together.read([tmp_path])
+    written = together_page.html(found)
+    page_ = Outline(written)
+    words = said(page_)
+    assert "A not planned" not in words
+    assert "A ≈" in words or "A ★" in words
+    lines = {(kernel, tuple(line.letter for line in stack.lines)) for board in together_tables.boards(found) for kernel, own in
+             [*board.exact, *board.approximate] for stack in own if stack}  # fmt: skip
+    assert {letters for kernel, letters in lines if kernel.startswith("attention/")} == {("A", "B"), ("C", "G")}
+    assert "B · not planned" in words
+    cards = [dict(together_page._card(found, member)["led"]) for member in found.members]
+    assert [set(card) for card in cards] == [{"Attention", "Feed-forward"}] * 2 + [{"Attention"}] * 5
+    assert [card["Attention"] for card in cards[3:6]] == ["shares no shape with another run"] * 3
+    assert "has a number" not in " ".join(value for card in cards for value in card.values())
+    assert {trace["line"]["dash"] for figure in page_.payload("figures").values() for trace in figure["data"]} == {"solid"}
+    assert "stroke-dasharray" not in written
+    assert "the letter at the end of a line is the run's" in words
+    assert len(page_.of("article")) == 7
+    assert written.count("<details><summary>AMD EPYC") == 7
+
+
+def test_two_runs_are_told_apart_by_dashes_and_their_cards_stand_open(text: str, outline: Outline) -> None:
+    assert text.count("stroke-dasharray") >= 4
+    assert "dash and letter the run's" in said(outline)
+    assert "<details><summary>AMD EPYC" not in text
+
+
 def mistakes(folders: list[Path], elsewhere: Path) -> dict[str, tuple[list[object], int, str]]:
     return {
         "one run twice": ([folders[0], folders[0]], 2, "there is only one run"),
@@ -195,12 +232,12 @@ def mistakes(folders: list[Path], elsewhere: Path) -> dict[str, tuple[list[objec
         "nothing in common": ([folders[0], elsewhere], 3, "no problem is in two of these runs"),
         "pictures of several": ([*folders, "--svg", "pictures"], 2, "--png and --svg draw the charts of one run"),
         "a folder as page": ([*folders, "--out", "."], 2, "--out .: is a folder"),
+        "a page in no folder": ([*folders, "--out", "a/b/page.html"], 2, "there is no folder a: make it first"),
+        "a page at the root": ([*folders, "--out", "/nonexistent-7/x.html"], 2, "there is no folder /nonexistent-7: make it first"),
     }
 
 
-@pytest.mark.parametrize(
-    "mistake", ["one run twice", "nothing there", "an empty folder", "nothing in common", "pictures of several", "a folder as page"]
-)
+@pytest.mark.parametrize("mistake", sorted(mistakes([Path("one"), Path("other")], Path())))
 def test_a_mistake_gets_one_sentence(
     mistake: str, folders: list[Path], tmp_path: Path, made: SimpleNamespace, rich_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
