@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +12,7 @@ from .stats import Interval
 from .variants import Variant, variant
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from .journal import Run
     from .records import Case, Measurement
@@ -52,8 +52,8 @@ class Crossing:
     """At the first `shorter` is faster beyond noise, at the last `longer` is; those between are ties. Adjacent measured lengths."""
     curve: tuple[Point, ...]
     """The two at all lengths at which both were measured."""
-    leads: bool
-    """Whether these two are the fastest of all exact, or of all approximate kernels there."""
+    leads: bool = False
+    """Whether these two are the fastest of all exact, or of all approximate kernels there, others that tie with them aside."""
 
     @property
     def low(self) -> int:
@@ -89,6 +89,11 @@ class _Row:
                 self.ratios[key] = None
         return self.ratios[key]
 
+    def among_fastest(self, leader: str, names: Iterable[str], length: int) -> bool:
+        """Whether one of these kernels is the fastest, or ties with it."""
+        here = [name for name in names if name in self.at[length]]
+        return leader in here or any((ratio := self.ratio(leader, name, length)) is not None and stats.is_tie(ratio) for name in here)
+
     def leaders(self, added: Container[str], *, approximate: bool) -> dict[int, str]:
         """Length -> the fastest of the exact, or of the approximate kernels.
 
@@ -123,17 +128,16 @@ def crossings(run: Run) -> list[Crossing]:
     for axis, row in _rows(run).items():
         leaders = {division: row.leaders(added, approximate=division) for division in (False, True)}
         inside: list[Crossing] = []
-        for (one, other), approximate in _pairs(row, leaders).items():
+        for one, other in _pairs(row, leaders):
             curve = _curve(row, one, other)
             for first, last in _changes(curve):
                 straight = curve[first].ratio.estimate > 1
                 shorter, longer = (one, other) if straight else (other, one)
                 turned = curve if straight else tuple(_turned(point) for point in curve)
                 points = turned[first : last + 1]
-                leads = _lead(leaders[approximate], shorter, longer, points[0].length, points[-1].length)
                 loose = frozenset(name for name in (one, other) if row.at[points[0].length][name][0].approximate)
-                inside.append(Crossing(axis, shorter, longer, loose, points, turned, leads))
-        found += sorted(inside, key=lambda crossing: (crossing.low, crossing.high))
+                inside.append(Crossing(axis, shorter, longer, loose, points, turned))
+        found += sorted(_with_leading(row, leaders, inside), key=lambda crossing: (crossing.low, crossing.high))
     return found
 
 
@@ -168,16 +172,16 @@ def axis_of(case: Case) -> Axis:
     return Axis(variant(case), case.batch)
 
 
-def _pairs(row: _Row, leaders: dict[bool, dict[int, str]]) -> dict[tuple[str, str], bool]:
-    """The pairs of kernels that are looked at, each with whether it is one of the approximate division."""
-    found: dict[tuple[str, str], bool] = {}
-    for division, by_length in leaders.items():
-        found |= dict.fromkeys(combinations(dict.fromkeys(by_length.values()), 2), division)
+def _pairs(row: _Row, leaders: dict[bool, dict[int, str]]) -> list[tuple[str, str]]:
+    """The pairs of kernels that are looked at."""
+    found: dict[tuple[str, str], None] = {}
+    for by_length in leaders.values():
+        found |= dict.fromkeys(combinations(dict.fromkeys(by_length.values()), 2))
     for entries in row.at.values():
         for name, (case, _) in entries.items():
             if case.baseline != name and case.baseline in entries and (case.baseline, name) not in found:
-                found.setdefault((name, case.baseline), case.approximate or entries[case.baseline][0].approximate)
-    return found
+                found[name, case.baseline] = None
+    return list(found)
 
 
 def _curve(row: _Row, one: str, other: str) -> tuple[Point, ...]:
@@ -201,10 +205,37 @@ def _changes(curve: Sequence[Point]) -> Iterator[tuple[int, int]]:
         before = place
 
 
-def _lead(leaders: dict[int, str], shorter: str, longer: str, low: int, high: int) -> bool:
-    """Whether the fastest kernel changes from the one to the other, with no third one between."""
-    between = {leader for length, leader in leaders.items() if low < length < high}
-    return leaders.get(low) == shorter and leaders.get(high) == longer and between <= {shorter, longer}
+def _with_leading(row: _Row, leaders: dict[bool, dict[int, str]], inside: Sequence[Crossing]) -> list[Crossing]:
+    """The crossings of an axis; those lead at which the fastest kernel of a division changes, no two at the same lengths."""
+    ranked = []
+    for place, crossing in enumerate(inside):
+        if (unclear := _unclear(row, leaders[bool(crossing.approximate)], crossing)) is not None:
+            ranked.append((unclear, crossing.high / crossing.low, place))
+    chosen: list[int] = []
+    for *_, place in sorted(ranked):
+        if not any(_overlap(inside[place], inside[other]) for other in chosen):
+            chosen.append(place)
+    return [replace(crossing, leads=place in chosen) for place, crossing in enumerate(inside)]
+
+
+def _unclear(row: _Row, leaders: dict[int, str], crossing: Crossing) -> int | None:
+    """0 when none but these two are the fastest there, 1 when a third between the ends ties with them, 2 when one at an end does.
+
+    None when a third is faster than both, or when either is the fastest nowhere.
+    """
+    pair = {crossing.shorter, crossing.longer}
+    there = {length: leader for length, leader in leaders.items() if crossing.low <= length <= crossing.high}
+    ends = {crossing.low: crossing.shorter, crossing.high: crossing.longer}
+    if not pair <= set(leaders.values()) or not ends.keys() <= there.keys():
+        return None
+    if not all(row.among_fastest(leader, {ends[length]} if length in ends else pair, length) for length, leader in there.items()):
+        return None
+    return 2 if any(there[length] != name for length, name in ends.items()) else 0 if set(there.values()) <= pair else 1
+
+
+def _overlap(one: Crossing, other: Crossing) -> bool:
+    """Whether two crossings of one division lie between the same lengths."""
+    return bool(one.approximate) is bool(other.approximate) and one.low < other.high and other.low < one.high
 
 
 def _turned(point: Point) -> Point:

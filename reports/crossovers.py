@@ -46,8 +46,8 @@ COLUMNS: dict[str, str] = {
     "interval_low": "lower end of the lengths at which the 95 % interval of the ratio of times, interpolated likewise, holds 1",
     "interval_high": "upper end of these lengths",
     "refined": "whether a length was added to the plan to find it more closely (--refine-crossovers)",
-    "leads": "whether these two are the fastest of their division there, so that the winner changes; the other pairs are a kernel "
-    "and its baseline, or two that win at other lengths",
+    "leads": "whether these two are the fastest of their division there, or tie with it, so that the winner changes; the other pairs "
+    "are a kernel and its baseline, or two that win at other lengths",
     "cases": "ids of the cases at low_len and at high_len, `shorter` first",
 }
 """What each column of `crossovers` means."""
@@ -104,7 +104,7 @@ def takeaway(found: Sequence[Crossover]) -> str:
         return "At no measured length does one kernel overtake another beyond noise."
     if not leading:
         places = units.count(len(found), "place")
-        return f"The fastest kernel changes nowhere beyond noise; another overtakes its baseline, or is overtaken by it, in {places}."
+        return f"The fastest kernel changes nowhere beyond noise; of other pairs, one overtakes the other in {places}."
     said = f"The fastest kernel changes with the length in {units.count(len(leading), 'place')}."
     best = min((row for row in leading if row["division"] == "exact"), key=_width, default=min(leading, key=_width))
     more = (

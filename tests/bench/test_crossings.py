@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kerneldyno.bench.crossings import crossing_length, crossings
@@ -126,6 +127,52 @@ def test_three_that_take_over_from_each_other_have_two_leading_crossings() -> No
     assert [(one.shorter.partition("/")[2], one.longer.partition("/")[2]) for one in found] == [("early", "middle"), ("middle", "late")]
     assert found[0].length.low <= 100 ** (1 / 0.9) <= found[0].length.high
     assert found[1].length.low <= (2e2 / 1000**0.1) ** 2 <= found[1].length.high
+
+
+def table(times: Mapping[str, Sequence[float]], lengths: Sequence[int], *, spread: float = 0.002) -> Run:
+    """A run in which every kernel takes the times of its row, in milliseconds."""
+    laws = {kernel: (lambda length, row=row: 1e-3 * row[lengths.index(length)]) for kernel, row in times.items()}
+    return make_run(laws, lengths, spread=spread)
+
+
+def leading(run: Run) -> list[tuple[str, str, int, int]]:
+    return [(one.shorter.partition("/")[2], one.longer.partition("/")[2], one.low, one.high) for one in crossings(run) if one.leads]
+
+
+def test_a_third_that_ties_between_them_leaves_the_lead_to_the_two() -> None:
+    times = {"eager": (1, 1.01, 1.5), "compiled": (1.005, 1, 1.01), "sdpa": (1.5, 1.01, 1)}
+    assert leading(table(times, [64, 256, 1024])) == [("eager", "sdpa", 64, 1024)]
+
+
+def test_a_third_that_is_faster_than_both_between_them_takes_the_lead() -> None:
+    times = {"eager": (1, 1.2, 1.5), "compiled": (1.2, 1, 1.2), "sdpa": (1.5, 1.2, 1)}
+    assert leading(table(times, [64, 256, 1024])) == [("eager", "compiled", 64, 256), ("compiled", "sdpa", 256, 1024)]
+
+
+def test_a_tie_at_an_end_hides_no_change_when_no_kernel_is_among_the_fastest_at_both() -> None:
+    """First `eager` and `compiled` tie, then `compiled` and `sdpa`, which overtook `eager` meanwhile."""
+    times = {"eager": (1, 1.3, 1.5), "compiled": (1.005, 1, 1.5), "sdpa": (1.5, 1.01, 1)}
+    assert leading(table(times, [64, 256, 1024])) == [("eager", "sdpa", 64, 256)]
+
+
+def test_one_change_is_told_once() -> None:
+    """Where the fastest two tie all along, one of them changes places with the third."""
+    times = {"eager": (1, 1, 1, 1.5), "compiled": (1.003, 1.003, 0.998, 1.5), "sdpa": (1.5, 1.3, 1.2, 1)}
+    assert len(leading(table(times, [64, 128, 256, 1024]))) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.sampled_from([1.0, 1.004, 1.01, 1.05, 1.5]), min_size=3, max_size=3), min_size=3, max_size=4))
+def test_somebody_leads_where_no_kernel_is_among_the_fastest_everywhere(rows: list[list[float]]) -> None:
+    lengths = [64 * 4**n for n in range(len(rows))]
+    names = ["one", "two", "three"]
+    run = table(dict(zip(names, zip(*rows, strict=True), strict=True)), lengths, spread=0.0)
+    found = leading(run)
+    fastest = [{name for name, time in zip(names, row, strict=True) if time <= 1.015 * min(row)} for row in rows]
+    if not set.intersection(*fastest):
+        assert found
+    for (_, _, _, high), (_, _, low, _) in pairwise(sorted(found, key=lambda one: one[2])):
+        assert high <= low
 
 
 def test_variants_and_samples_of_other_processes_are_kept_apart() -> None:

@@ -103,8 +103,22 @@ def test_approximate_kernels_carry_their_sign_and_winners_stand_first(tmp_path: 
     assert [one.row["leads"] for one in found] == [True, False]
     alone = crossovers.read(make(tmp_path / "alone", made, ("sdpa", "pruned"), [128, 1024]))
     assert crossovers.takeaway(alone) == (
-        "The fastest kernel changes nowhere beyond noise; another overtakes its baseline, or is overtaken by it, in 1 place."
+        "The fastest kernel changes nowhere beyond noise; of other pairs, one overtakes the other in 1 place."
     )
+
+
+def test_a_third_that_ties_in_between_hides_no_change_of_the_fastest(tmp_path: Path, made: SimpleNamespace) -> None:
+    times = {"eager": (1, 1.01, 1.5), "compiled": (1.005, 1, 1.01), "sdpa": (1.5, 1.01, 1)}
+    cases = [made.case("attention", name, problem(length)) for length in (64, 256, 1024) for name in times]
+    measurements = []
+    for number, case in enumerate(cases):
+        relative = times[case.family][(64, 256, 1024).index(case.seq_len)]
+        process = made.process(1e-3 * relative, number, spread=0.001)
+        measurements.append(Measurement(case=case.id, status="ok", processes=[process]))
+    run = read(made.run(tmp_path / "run", cases, measurements))
+    told = crossovers.takeaway(crossovers.read(run))
+    assert told.startswith("The fastest kernel changes with the length in 1 place. attention · batch 1 · fp32: sdpa overtakes eager")
+    assert len(crossovers.leading(run)) == 1
 
 
 def test_variants_are_told_apart(tmp_path: Path, made: SimpleNamespace) -> None:
@@ -129,7 +143,7 @@ def test_the_figure_stands_alone_and_shows_interval_and_sides(tmp_path: Path, ma
     assert trace["x"] == [128, 256, 512, 1024]
     assert trace["y"] == sorted(trace["y"], reverse=True)
     assert all(value >= 0 for end in ("array", "arrayminus") for value in trace["error_y"][end])
-    assert trace["meta"]["kernel"] == "attention/sdpa"
+    assert trace["meta"].keys() == {"light", "dark"}
     band = drawn.layout.shapes[0]
     assert (band.x0, band.x1) == (one.row["interval_low"], one.row["interval_high"])
     assert "<script" not in json.dumps(figure)
