@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CHOSEN = ("batch", "dtype", "direction")
 """Columns of every operator that make a problem; those that only some have are no columns of COLUMNS."""
 MOST_OFFERED = 6
-"""So many shapes are named to choose from."""
+"""So many shapes, or values of a column, are named to choose from."""
 
 
 def latency(frames: Frames, operator: str, **only: Any) -> go.Figure:
@@ -68,7 +68,7 @@ def error(frames: Frames, operator: str, **only: Any) -> go.Figure:
     drawn = _rows(frames, operator, only)
     labels = list(dict.fromkeys(row["label"] for row in drawn))
     if len({row["group"] for row in drawn}) > 1:
-        raise ValueError(f"these rows are of {len(labels)} shapes: choose one, {_offered(labels)}")
+        raise ValueError(f"these rows are of {len(labels)} shapes: choose one, {_offered('label', labels)}")
     return _figure(trade_figures.speed_against_error(drawn), f"{_name(operator)}: speed against error", frames, drawn, only)
 
 
@@ -116,9 +116,12 @@ def _rows(frames: Frames, operator: str, only: Mapping[str, Any]) -> list[Row]:
         raise ValueError(f"operator {operator!r} is not in this run: choose from {', '.join(operators)}")
     if unknown := [name for name in only if name not in frames.results]:
         raise ValueError(f"{unknown[0]!r} is no column of the results: see list(frames.results)")
-    found: list[Row] = [row for row in every if row["operator"] == operator and all(row[name] == value for name, value in only.items())]
-    if not found:
-        raise ValueError(f"no case of {operator} has {_words(only)}")
+    found: list[Row] = [row for row in every if row["operator"] == operator]
+    for place, (name, value) in enumerate(only.items()):
+        if not (left := [row for row in found if row[name] == value]):
+            before = _words(dict(list(only.items())[:place]))
+            raise ValueError(f"no case of {operator}{' with ' * bool(before)}{before} has {name} {value}: {_alternatives(name, found)}")
+        found = left
     return found
 
 
@@ -153,6 +156,12 @@ def _words(only: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in only.items())
 
 
-def _offered(labels: Sequence[str]) -> str:
-    more = ", …" if len(labels) > MOST_OFFERED else ""
-    return ", ".join(f"label={label!r}" for label in labels[:MOST_OFFERED]) + more
+def _alternatives(name: str, found: Sequence[Row]) -> str:
+    """What the rows have in a column, some of it."""
+    values = [row[name] for row in found if row[name] is not None]
+    return f"choose {_offered(name, values)}" if values else f"these cases have no {name}"
+
+
+def _offered(name: str, values: Sequence[Any]) -> str:
+    told = list(dict.fromkeys(f"{name}={value!r}" for value in values))
+    return ", ".join(told[:MOST_OFFERED]) + ", …" * (len(told) > MOST_OFFERED)

@@ -13,7 +13,9 @@ import pytest
 from kerneldyno.bench.journal import Run
 from kerneldyno.reports import frame, notebook
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT / "reports" / "published" / "2026-11-23-cpu-default"
+DOCUMENT = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
 [EXAMPLE] = re.findall(r"<!-- example -->\n```python\n(.*?)```\n<!-- /example -->", DOCUMENT, re.DOTALL)
 
 
@@ -22,9 +24,9 @@ def frames(rich: Run) -> frame.Frames:
     return frame.Frames(rich)
 
 
-def test_the_documented_example_runs_line_by_line(rich_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_example_runs_line_by_line_on_a_default_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, day in (("monday", 23), ("tuesday", 24)):
-        shutil.copytree(rich_folder, tmp_path / "runs" / name)
+        shutil.copytree(PUBLISHED, tmp_path / "runs" / name)
         manifest = tmp_path / "runs" / name / "manifest.json"
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"created": f"2026-11-{day}T10:00:00+00:00"}))
     monkeypatch.chdir(tmp_path)
@@ -38,7 +40,11 @@ def test_the_documented_example_runs_line_by_line(rich_folder: Path, tmp_path: P
     assert len(shown) == EXAMPLE.count("notebook.") == 7
     assert all(isinstance(figure, go.Figure) and figure.data for figure in shown)
     assert len(known["runs"]) == 2 * len(known["frames"].results)  # type: ignore[arg-type, attr-defined]
-    assert known["fastest"]["latency_s"].min() > 0  # type: ignore[index]
+    fastest, results = known["fastest"], known["frames"].results  # type: ignore[attr-defined]
+    assert len(fastest) == results["group"].nunique() == 14  # type: ignore[arg-type]
+    assert not results[results["approximate"]]["kernel"].isin(fastest["kernel"]).any()  # type: ignore[index]
+    for figure in (figure for figure in shown if "latency" in figure.layout.title.text or "memory" in figure.layout.title.text):
+        assert max(len(trace.x) for trace in figure.data) > 1, figure.layout.title.text
 
 
 def test_every_function_that_draws_is_in_the_example() -> None:
@@ -78,7 +84,13 @@ def test_samples_come_in_the_order_in_which_they_were_taken(frames: frame.Frames
             "operator 'softmax' is not in this run: choose from attention, feedforward, layer",
         ),
         (lambda frames: notebook.latency(frames, "layer", colour=3), "'colour' is no column of the results"),
-        (lambda frames: notebook.latency(frames, "layer", batch=77), "no case of layer has batch 77"),
+        (lambda frames: notebook.latency(frames, "layer", batch=77), "no case of layer has batch 77: choose batch=1, batch=4"),
+        (
+            lambda frames: notebook.latency(frames, "attention", batch=1, causal="no"),
+            "no case of attention with batch 1 has causal no: choose causal=(True|False)",
+        ),
+        (lambda frames: notebook.latency(frames, "layer", q_len=1), "no case of layer has q_len 1: these cases have no q_len"),
+        (lambda frames: notebook.error(frames, "attention", label="4×512"), "has label 4×512: choose label='.*', …$"),
         (lambda frames: notebook.against_length(frames, "energy", "layer"), "^no case of layer has a value of energy_j"),
         (lambda frames: notebook.against_length(frames, "speed", "layer"), "quantity 'speed' is unknown: choose from latency"),
         (lambda frames: notebook.error(frames, "layer"), "rows are of 5 shapes: choose one, label='"),
