@@ -21,7 +21,7 @@ from .frame import COLUMNS, Frames, _tidy, rows
 from .tables import Marks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -69,8 +69,13 @@ class Member:
 
     @cached_property
     def groups(self) -> set[str]:
-        """The ids of the problems that it planned."""
+        """The ids of its problems, also of those that were added to its plan."""
         return {joint(case).group for case in self.run.cases}
+
+    @cached_property
+    def planned_groups(self) -> set[str]:
+        """The ids of the problems that it planned. At those that were added not all kernels take part, and nobody wins."""
+        return {joint(case).group for case in self.run.manifest.cases} if self.run.added else self.groups
 
     @cached_property
     def _frames(self) -> Frames:
@@ -91,9 +96,13 @@ class Together:
 
     @cached_property
     def shared(self) -> set[str]:
-        """The ids of the problems that at least two runs planned."""
-        counted = Counter(group for member in self.members for group in member.groups)
-        return {group for group, runs in counted.items() if runs > 1}
+        """The ids of the problems that at least two runs have, also of those that were added to a plan."""
+        return _of_several(member.groups for member in self.members)
+
+    @cached_property
+    def contested(self) -> set[str]:
+        """The ids of the problems that at least two runs planned: there they have a fastest kernel."""
+        return _of_several(member.planned_groups for member in self.members)
 
     @cached_property
     def fastest(self) -> dict[str, dict[str, set[str]]]:
@@ -193,6 +202,12 @@ def has_number(row: Row) -> bool:
 def is_unplanned(row: Row) -> bool:
     """Whether the run never meant to measure the case."""
     return bool(row["status"] == "missing" and row["reason"] == NOT_PLANNED)
+
+
+def _of_several(groups: Iterable[set[str]]) -> set[str]:
+    """What is in two of them, or more."""
+    counted = Counter(group for own in groups for group in own)
+    return {group for group, runs in counted.items() if runs > 1}
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

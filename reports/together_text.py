@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from . import units
 from .conditions import conditions, told_apart
-from .summary import OPERATORS, date, machine, short
+from .names import short
+from .summary import OPERATORS, date, machine
 from .together import has_number
 from .together_facts import sources
 
@@ -33,8 +34,11 @@ def subject(together: Together) -> str:
 
 def headline(together: Together) -> str:
     """What is common, and who is fastest where, in one sentence."""
-    told = "; ".join(f"for {_named(operator).lower()}, {_leaders(together, operator)}" for operator in operators(together))
-    return f"Fastest at the {units.count(len(together.shared), 'shape')} that {_whose(together)} planned: {told}."
+    asked = [operator for operator in operators(together) if _contested(together, operator)]
+    if not asked:
+        return "No two runs planned the same shape: they share lengths that were added to their plans, at which not all kernels take part."
+    told = "; ".join(f"for {_named(operator).lower()}, {_leaders(together, operator)}" for operator in asked)
+    return f"Fastest at the {units.count(len(together.contested), 'shape')} that {_whose(together)} planned: {told}."
 
 
 def operators(together: Together) -> list[str]:
@@ -43,11 +47,11 @@ def operators(together: Together) -> list[str]:
 
 
 def wins(together: Together, member: Member, operator: str, division: str = "exact") -> Counter[str]:
-    """How often each kernel is the fastest of a run, over the shared problems of an operator."""
+    """How often each kernel is the fastest of a run, over the problems of an operator that two runs planned."""
     return Counter(
         contest["kernel"]
         for contest in member.contests
-        if contest["group"] in together.shared and contest["operator"] == operator and contest["division"] == division
+        if contest["group"] in together.contested and contest["operator"] == operator and contest["division"] == division
     )
 
 
@@ -55,14 +59,14 @@ def led(together: Together, member: Member, operator: str) -> str:
     """Who is fastest most often in a run, over the shared shapes: "onnxrt 7 of 9"; nothing where it did not plan the operator."""
     if all(case.operator != operator for case in member.run.cases):
         return ""
-    if not _asked(together, operator) & member.groups:
-        return "shares no shape with another run"
+    if not _contested(together, operator) & member.planned_groups:
+        return "shares only lengths that were added" if _asked(together, operator) & member.groups else "shares no shape with another run"
     counted = wins(together, member, operator)
     if not counted:
         return "no fastest exact kernel at the shapes that it shares"
-    most = max(counted.values())
+    most, contested = max(counted.values()), _contested(together, operator)
     first = units.listed(short(kernel) for kernel in _first(counted))
-    ties = sum(len(first.get(member.letter, ())) > 1 for group, first in together.fastest.items() if group in _asked(together, operator))
+    ties = sum(len(first.get(member.letter, ())) > 1 for group, first in together.fastest.items() if group in contested)
     too_close = f", {ties} too close to call" if ties else ""
     return f"{first} {'each ' * (len(_first(counted)) > 1)}{most} of {counted.total()}{too_close}"
 
@@ -154,6 +158,11 @@ def _whose(together: Together) -> str:
 def _asked(together: Together, operator: str) -> set[str]:
     """The shared problems of an operator."""
     return {row["group"] for row in together.planned if row["operator"] == operator} & together.shared
+
+
+def _contested(together: Together, operator: str) -> set[str]:
+    """Those of an operator that two runs planned."""
+    return _asked(together, operator) & together.contested
 
 
 def _leaders(together: Together, operator: str) -> str:

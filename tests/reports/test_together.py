@@ -11,7 +11,8 @@ import msgspec
 import pandas as pd
 import pytest
 
-from kerneldyno.bench.journal import MismatchError, RunFolderError
+from kerneldyno.bench.entries import Extended, Measured
+from kerneldyno.bench.journal import Journal, MismatchError, RunFolderError, read
 from kerneldyno.bench.records import Case
 from kerneldyno.reports import frame, together, together_facts, together_tables, together_text
 
@@ -144,6 +145,51 @@ def test_the_headline_names_who_is_fastest_where(make: Make) -> None:
     )
     assert "at 0 of 3 shapes" in together_text.takeaway(found, "attention")
     assert together_text.led(found, found.members[2], "attention") == "sdpa 3 of 3"
+
+
+def add(folder: Path, made: SimpleNamespace, cases: list[Case]) -> Path:
+    """Have a run add cases to its plan."""
+    with Journal.resume(folder, read(folder).manifest) as journal:
+        journal.append(Extended(cases))
+        for number, case in enumerate(cases):
+            journal.append(Measured(made.measured(case, usual(case, number), 50 + number)))
+    return folder
+
+
+def between(made: SimpleNamespace, *lengths: int) -> list[Case]:
+    problems = [made.attention[0] | {"q_len": length, "kv_len": length} for length in lengths]
+    return [made.case("attention", name, problem) for problem in problems for name in ("sdpa", "onnxrt")]
+
+
+def test_lengths_that_were_added_are_shown_and_nobody_wins_there(make: Make, made: SimpleNamespace) -> None:
+    added = between(made, 192, 256, 320, 384)
+    found = together.read([add(make("one"), made, added), add(make("other", day=11), made, added)])
+    assert (len(found.shared), len(found.contested)) == (7, 3)
+    assert together_text.headline(found) == (
+        "Fastest at the 3 shapes that both runs planned: for attention, onnxrt in both runs (3 of 3 shapes)."
+    )
+    assert together_text.led(found, found.members[0], "attention") == "onnxrt 3 of 3"
+    assert "at 3 of 3 shapes" in together_text.takeaway(found, "attention")
+    assert sum(board.grid.width for board in together_tables.boards(found)) == 7
+
+
+def test_a_length_that_one_run_planned_and_another_added_counts_for_neither(make: Make, made: SimpleNamespace) -> None:
+    one = make("one", [*grid(made, slice(0, 1)), *between(made, 256)])
+    other = add(make("other", grid(made, slice(0, 1)), day=11), made, between(made, 256))
+    found = together.read([one, other])
+    assert (len(found.shared), len(found.contested)) == (2, 1)
+    assert "Fastest at the 1 shape that both runs planned: for attention, onnxrt in both runs (1 of 1 shape)" in together_text.headline(
+        found
+    )
+
+
+def test_runs_that_share_added_lengths_alone_have_no_fastest_kernel(make: Make, made: SimpleNamespace) -> None:
+    one = add(make("one", grid(made, slice(0, 1))), made, between(made, 256))
+    other = add(make("other", grid(made, slice(1, 2)), day=11), made, between(made, 256))
+    found = together.read([one, other])
+    assert together_text.headline(found).startswith("No two runs planned the same shape: ")
+    assert together_text.led(found, found.members[0], "attention") == "shares only lengths that were added"
+    assert together_text.takeaway(found, "attention") == "No shape has a fastest exact kernel in two runs."
 
 
 def test_kernels_that_one_run_lacks_are_told_and_ties_count_for_both(make: Make, made: SimpleNamespace) -> None:
