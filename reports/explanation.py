@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import shell
 from .explanation_figures import difference, weights
 from .frame import replacing
-from .summary import short
+from .names import short
 from .units import count, digits
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from .frame import replacing
 from .history import History, has_number, read
 from .history_figures import over_runs
 from .method import machine
-from .summary import short
+from .names import short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from . import shell, summary, tables, together_figures, together_tables, together_text, units
 from .figures import looks_of
 from .frame import replacing
+from .names import short
 from .shapes import titles, variants
-from .summary import OPERATORS, short
+from .summary import OPERATORS
 from .together import Together, has_number, read
 from .together_facts import facts
 

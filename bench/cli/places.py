@@ -17,9 +17,9 @@ def beside(folders: Sequence[Path], name: str) -> Path:
     That is one in which at least one of them lies: runs of unrelated folders have no such place, and where it may not be
     written either, the page goes into the current folder.
     """
-    found = {home.resolve(): home for folder in folders if folder.is_dir() and (home := _home(folder))}
+    found = {home.resolve(): home for folder in folders if folder.is_dir() for home in [_home(folder)]}
     shared = next((home for home in found if all(other.is_relative_to(home) for other in found)), None)
-    return found[shared] / name if shared and os.access(shared, os.W_OK) else Path(name)
+    return found[shared] / name if shared is not None and os.access(shared, os.W_OK) else Path(name)
 
 
 def holds_runs(folder: Path) -> bool:

@@ -33,8 +33,10 @@ TOGETHER = "together.html"
 def report(folders: Folders, out: Out = None, plain: Plain = False, png: Png = None, svg: Svg = None) -> None:
     """Write results.csv, results.parquet, samples.parquet and report.html of a run again; the files of a comparison likewise.
 
-    Several runs, of other machines, versions or days, come onto one page: side by side, never pooled. It is written into the
-    folder that was given or that holds all runs given, and into the current one where there is none or it may not be written.
+    Several runs, of other machines, versions or days, come onto one page: side by side, never pooled.
+
+    That page is written into the folder that was given or that holds all runs given; into the current one where there is
+    none, or where it may not be written.
     """
     from .. import journal
 

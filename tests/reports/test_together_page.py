@@ -209,7 +209,7 @@ def test_many_runs_keep_cells_short_cards_folded_and_lines_without_dashes(tmp_pa
     assert "B · not planned" in words
     cards = [dict(together_page._card(found, member)["led"]) for member in found.members]
     assert [set(card) for card in cards] == [{"Attention", "Feed-forward"}] * 2 + [{"Attention"}] * 5
-    assert [card["Attention"] for card in cards[3:6]] == ["shares no shape with another run"] * 3
+    assert all("no shape" in card["Attention"] for card in cards[3:6])
     assert "has a number" not in " ".join(value for card in cards for value in card.values())
     assert {trace["line"]["dash"] for figure in page_.payload("figures").values() for trace in figure["data"]} == {"solid"}
     assert "stroke-dasharray" not in written
