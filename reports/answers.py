@@ -10,7 +10,8 @@ from typing import Any
 
 from . import units
 from .figures import error_of
-from .summary import FEW, OPERATORS, coverage, short
+from .names import short
+from .summary import FEW, OPERATORS, coverage
 
 Row = Mapping[str, Any]
 

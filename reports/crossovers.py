@@ -17,6 +17,7 @@ from kerneldyno.bench.stats import is_tie
 
 from . import units
 from .figures import figure_of, log_ticks
+from .names import label, marked, short
 from .ratios import BAND
 from .shapes import SHORT_DTYPES, titles, variants
 
@@ -56,7 +57,6 @@ HEADINGS = [
     ("95 % interval", "tokens", False), ("measured at", "tokens", False),
 ]  # fmt: skip
 """Of the table for people: heading, its second line, whether it is a number."""
-APPROXIMATE = "≈"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def lines(found: Sequence[Crossover]) -> list[tuple[Row, list[Text]]]:
 
 def _cells(one: Crossover) -> list[Text]:
     row, (low, high) = one.row, (one.crossing.points[0], one.crossing.points[-1])
-    longer, shorter = (_short(row[name]) + f" {APPROXIMATE}" * (row[name] in one.crossing.approximate) for name in ("longer", "shorter"))
+    longer, shorter = (marked(row[name], row[name] in one.crossing.approximate) for name in ("longer", "shorter"))
     return [
         (longer, high.cases[1]),
         (shorter, low.cases[0]),
@@ -135,7 +135,7 @@ def _cells(one: Crossover) -> list[Text]:
 
 def title(row: Row) -> str:
     """Who overtakes whom, of which problems: the heading of a figure."""
-    return f"{_place(row)}: {_short(row['longer'])} overtakes {_short(row['shorter'])}"
+    return f"{_place(row)}: {short(row['longer'])} overtakes {short(row['shorter'])}"
 
 
 def figure(one: Crossover, looks: Mapping[str, Style]) -> Figure:
@@ -149,7 +149,7 @@ def figure(one: Crossover, looks: Mapping[str, Style]) -> Figure:
     trace: dict[str, Any] = {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": html.escape(f"{_short(row['longer'])} ÷ {_short(row['shorter'])}"),
+        "name": html.escape(f"{short(row['longer'])} ÷ {short(row['shorter'])}"),
         "x": [point.length for point in curve],
         "y": [point.ratio.estimate for point in curve],
         "error_y": {
@@ -168,7 +168,7 @@ def figure(one: Crossover, looks: Mapping[str, Style]) -> Figure:
     }
     lengths = [point.length for point in curve]
     across = {"type": "log", "title": {"text": "sequence length, tokens"}} | _ticks(lengths[:: math.ceil(len(lengths) / 7)])
-    up_title = {"text": f"time, {_label(row['longer'])} ÷ {_label(row['shorter'])}"}
+    up_title = {"text": f"time, {label(row['longer'])} ÷ {label(row['shorter'])}"}
     up = {"type": "log", "title": up_title, "automargin": True} | _ticks(_ratios(min([*ends, 1.0]), max([*ends, 1.0])))
     made = figure_of([trace], across, up)
     made["layout"] |= {"shapes": _shapes(row), "annotations": _sides(row), "showlegend": False}
@@ -208,15 +208,6 @@ def _place(row: Row) -> str:
     return f"{row['operator']} · batch {row['batch']} · {variant}"
 
 
-def _short(kernel: str) -> str:
-    return kernel.partition("/")[2]
-
-
-def _label(kernel: str) -> str:
-    name = _short(kernel)
-    return html.escape(name if len(name) <= 16 else name[:15] + "…")
-
-
 def _tokens(length: float) -> str:
     """As closely as three digits say it; a length is a whole number."""
     return f"{float(f'{length:.3g}'):.0f}"
@@ -238,7 +229,7 @@ def _ends(point: Point) -> tuple[float, float]:
 
 def _hover(point: Point, row: Row) -> str:
     low, high = _ends(point)
-    faster = "tie" if is_tie(point.ratio) else f"{_short(row['shorter' if point.ratio.estimate > 1 else 'longer'])} is faster"
+    faster = "tie" if is_tie(point.ratio) else f"{short(row['shorter' if point.ratio.estimate > 1 else 'longer'])} is faster"
     lines = [f"length {point.length}", f"{point.ratio.estimate:.3f} ({low:.3f} – {high:.3f})", faster]
     return "<br>".join(html.escape(line) for line in lines)
 
@@ -268,7 +259,7 @@ def _shapes(row: Row) -> list[dict[str, Any]]:
 def _sides(row: Row) -> list[dict[str, Any]]:
     """Which kernel is faster above the line and which below, in the corners that the curve leaves free; and the length."""
     common = {"xref": "paper", "yref": "paper", "showarrow": False, "font": {"size": 11}}
-    above = {"x": 0.99, "y": 0.99, "xanchor": "right", "yanchor": "top", "text": f"↑ {_label(row['shorter'])} faster"}
-    below = {"x": 0.01, "y": 0.01, "xanchor": "left", "yanchor": "bottom", "text": f"↓ {_label(row['longer'])} faster"}
+    above = {"x": 0.99, "y": 0.99, "xanchor": "right", "yanchor": "top", "text": f"↑ {label(row['shorter'])} faster"}
+    below = {"x": 0.01, "y": 0.01, "xanchor": "left", "yanchor": "bottom", "text": f"↓ {label(row['longer'])} faster"}
     length = {"x": math.log10(row["estimate_len"]), "xref": "x", "y": 1, "yanchor": "bottom", "text": _tokens(row["estimate_len"])}
     return [common | above, common | below, common | length]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import units
 from .figures import QUANTITIES, axis_of, figure_of, scale_of, trace_of
+from .names import label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,7 +105,7 @@ def _marks(drawn: Drawn, looks: Mapping[str, Style]) -> Figure:
     kernels: dict[str, Any] = {
         "automargin": True,
         "tickvals": list(range(len(names))),
-        "ticktext": [_tick(name) for name in names],
+        "ticktext": [label(name) for name in names],
         "zeroline": False,
     }
     kernels |= {"range": [-0.6, len(names) - 0.4]}
@@ -129,9 +130,3 @@ def _hover(member: Member, row: Row) -> str:
     speedup = [f"{units.times(row['speedup'])} the speed of {html.escape(row['baseline'])}"] * (row["speedup"] is not None)
     named = f"<b>{member.letter}: {html.escape(row['kernel'])}</b>"
     return "<br>".join([named, html.escape(member.name), html.escape(row["label"]), value, *speedup])
-
-
-def _tick(kernel: str) -> str:
-    """A label that leaves room for the plot on a phone."""
-    name = kernel.partition("/")[2]
-    return html.escape(name if len(name) <= 16 else name[:15] + "…")

@@ -99,7 +99,7 @@ def test_approximate_kernels_carry_their_sign_and_winners_stand_first(tmp_path: 
     found = crossovers.read(run)
     assert {one.row["division"] for one in found} == {"approximate"}
     lines = [[cell[0] if isinstance(cell, tuple) else cell for cell in cells][:2] for _, cells in crossovers.lines(found)]
-    assert lines == [["pruned ≈", "int8 ≈"], ["pruned ≈", "sdpa"]]
+    assert lines == [["pruned (approximate)", "int8 (approximate)"], ["pruned (approximate)", "sdpa"]]
     assert [one.row["leads"] for one in found] == [True, False]
     alone = crossovers.read(make(tmp_path / "alone", made, ("sdpa", "pruned"), [128, 1024]))
     assert crossovers.takeaway(alone) == (
