@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from playwright.sync_api import Browser, Page
 
@@ -171,7 +173,16 @@ def hostile(made: SimpleNamespace, folder: Path) -> Path:
     cases = [made.case("attention", kernel, problem) for problem in problems for kernel in ("sdpa", *NAMES)]
     measurements = [made.measured(case, 1.0 + 0.01 * number, number) for number, case in enumerate(cases)]
     measurements[3].status, measurements[3].reason = "failed", f"RuntimeError in {NAMES[0]}/{NAMES[1]}.py: {NAMES[2]}"  # type: ignore[assignment]
-    return Path(made.run(folder / "hostile", cases, measurements))
+    made.run(folder / "hostile", cases, measurements)
+    manifest = folder / "hostile" / "manifest.json"
+    stored = msgspec.json.decode(manifest.read_bytes())
+    files = [f"{name}.py" for name in NAMES]  # plugins of such names: shown in commands and among the facts
+    stored["settings"] |= {
+        "load": files,
+        "command": shlex.join(["kerneldyno", "run", *(word for file in files for word in ("--load", file))]),
+    }
+    manifest.write_bytes(msgspec.json.encode(stored))
+    return folder / "hostile"
 
 
 @pytest.mark.parametrize("width", [360, 1440])
@@ -191,6 +202,9 @@ def test_hostile_names_are_shown_and_do_no_harm(looked: Callable[..., Page], mad
     assert "<script>" in drawn  # as text, in a label
     page.locator("#overview table.grid tbody tr:nth-child(2) td:not(.state) a").first.click()
     until(page, "document.getElementById('case').open")
+    until(page, "document.querySelector('#case pre.command') !== null")
+    assert f"--load '{NAMES[0]}.py'" in page.inner_text("#case pre.command >> nth=-1")
+    assert f"--load '{NAMES[1]}.py'" in page.inner_text("#method")
     assert page.inner_text("#case-title") in {f"attention/{name}" for name in ("sdpa", *NAMES)}
     scripts = page.evaluate("[...document.querySelectorAll('script')].map((one) => one.id).sort()")
     assert scripts == ["", "", "details", "figures", "plotly", "run"]  # the page's own, and plotly unpacked
