@@ -100,10 +100,17 @@ def dots(frame: Results, quantity: Quantity, looks: Mapping[str, Style] | None =
             "x": [row[quantity.column] / divisor],
             "y": [row["kernel"]],
             "error_x": _whiskers([row], quantity, divisor),
-            "mode": "markers",
+            "mode": "markers+text",
+            "textposition": "middle right",
+            "textfont": {"size": 10},
+            "cliponaxis": False,
         }
-        traces.append(trace_of(row["kernel"], [row], looks[row["kernel"]], quantity) | point)
-    return figure_of(traces, axis_of(best_last, quantity, divisor, unit), kernels)
+        trace = trace_of(row["kernel"], [row], looks[row["kernel"]], quantity)
+        named = {"hovertext": trace["text"], "hovertemplate": "%{hovertext}<extra></extra>"}
+        traces.append(trace | point | named | {"text": [f"  {units.quantity(row[quantity.column], quantity.unit)}"]})
+    made = figure_of(traces, axis_of(best_last, quantity, divisor, unit), kernels)
+    made["layout"]["margin"] |= {"r": 64}  # for the number beside the last dot
+    return made
 
 
 def error_of(row: Row) -> float | None:
