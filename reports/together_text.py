@@ -38,7 +38,7 @@ def headline(together: Together) -> str:
     if not asked:
         return "No two runs planned the same shape: they share lengths that were added to their plans, at which not all kernels take part."
     told = "; ".join(f"for {_named(operator).lower()}, {_leaders(together, operator)}" for operator in asked)
-    return f"Fastest at the {units.count(len(together.contested), 'shape')} that {_whose(together)} planned: {told}."
+    return f"Fastest, ties included, at the {units.count(len(together.contested), 'shape')} that {_whose(together)} planned: {told}."
 
 
 def operators(together: Together) -> list[str]:

@@ -136,11 +136,11 @@ def test_the_headline_names_who_is_fastest_where(make: Make) -> None:
     same, differing = make("same", day=11), make("else", times=lambda case, place: slow.get(case.kernel[10:], usual(case, place)), day=12)
     one = make("one")
     assert together_text.headline(together.read([one, same])) == (
-        "Fastest at the 3 shapes that both runs planned: for attention, onnxrt in both runs (3 of 3 shapes)."
+        "Fastest, ties included, at the 3 shapes that both runs planned: for attention, onnxrt in both runs (3 of 3 shapes)."
     )
     found = together.read([one, same, differing])
     assert together_text.headline(found) == (
-        "Fastest at the 3 shapes that two runs or more planned: "
+        "Fastest, ties included, at the 3 shapes that two runs or more planned: "
         "for attention, onnxrt in A and B (3 of 3 shapes), sdpa in C (3 of 3 shapes)."
     )
     assert "at 0 of 3 shapes" in together_text.takeaway(found, "attention")
@@ -166,7 +166,7 @@ def test_lengths_that_were_added_are_shown_and_nobody_wins_there(make: Make, mad
     found = together.read([add(make("one"), made, added), add(make("other", day=11), made, added)])
     assert (len(found.shared), len(found.contested)) == (7, 3)
     assert together_text.headline(found) == (
-        "Fastest at the 3 shapes that both runs planned: for attention, onnxrt in both runs (3 of 3 shapes)."
+        "Fastest, ties included, at the 3 shapes that both runs planned: for attention, onnxrt in both runs (3 of 3 shapes)."
     )
     assert together_text.led(found, found.members[0], "attention") == "onnxrt 3 of 3"
     assert "at 3 of 3 shapes" in together_text.takeaway(found, "attention")
@@ -178,8 +178,9 @@ def test_a_length_that_one_run_planned_and_another_added_counts_for_neither(make
     other = add(make("other", grid(made, slice(0, 1)), day=11), made, between(made, 256))
     found = together.read([one, other])
     assert (len(found.shared), len(found.contested)) == (2, 1)
-    assert "Fastest at the 1 shape that both runs planned: for attention, onnxrt in both runs (1 of 1 shape)" in together_text.headline(
-        found
+    assert (
+        "Fastest, ties included, at the 1 shape that both runs planned: for attention, onnxrt in both runs (1 of 1 shape)"
+        in together_text.headline(found)
     )
 
 

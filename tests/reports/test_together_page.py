@@ -72,7 +72,10 @@ def test_it_parses_links_arrive_and_it_connects_to_nothing(outline: Outline) -> 
 
 def test_the_first_screen_says_who_leads_where_and_that_it_is_no_verdict(outline: Outline) -> None:
     words = said(outline)
-    assert "Fastest at the 4 shapes that both runs planned: for attention, onnxrt in A (4 of 4 shapes), sdpa in B (4 of 4 shapes)." in words
+    assert (
+        "Fastest, ties included, at the 4 shapes that both runs planned: for attention, "
+        "onnxrt in A (4 of 4 shapes), sdpa in B (4 of 4 shapes)." in words
+    )
     assert "these runs were measured at different times" in words
     assert "not a verdict" in words
     assert "kerneldyno compare" in words
@@ -172,7 +175,7 @@ def test_the_command_writes_one_page_of_several_runs(folders: list[Path], tmp_pa
     assert done.returncode == 0, done.stderr
     assert (folders[0].parent / "together.html").exists()
     assert list(tmp_path.iterdir()) == []
-    assert done.stdout.startswith("Fastest at the 4 shapes")
+    assert done.stdout.startswith("Fastest, ties included, at the 4 shapes")
     assert "nowhere does not exist" in done.stderr
     assert not (folders[0] / "report.html").exists()
     done = report(folders[0].parent, "--out", "x/page.html", "--plain", cwd=tmp_path)
