@@ -85,7 +85,7 @@ def html(history: History, *, plain: bool = False) -> str:
         figures=figures,
         payloads={"csv": history.frame[list(SAVED)].to_csv(index=False)},
         styles=["history.css"],
-        words={"count": units.count, "short": short, "state": _state, "moment": history_text.moment},
+        words={"count": units.count, "short": short, "state": _state, "moment": summary.moment},
         plain=plain,
         history=history,
         subject=history_text.subject(history),

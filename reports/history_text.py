@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from . import change_points, units
@@ -119,14 +118,6 @@ def signed(fraction: float) -> str:
     """`0.012` -> `+1.2 %`."""
     text = f"{fraction * 100:+.1f} %"
     return "±0.0 %" if text in {"+0.0 %", "-0.0 %"} else text
-
-
-def moment(created: str) -> str:
-    """When a run began, to the minute: `2026-11-08 19:20`; as it stands in the manifest when it is no ISO date."""
-    try:
-        return f"{datetime.fromisoformat(created):%Y-%m-%d %H:%M}"
-    except ValueError:
-        return created
 
 
 def method() -> list[tuple[str, str]]:

@@ -54,6 +54,14 @@ def date(run: Run) -> str:
     return f"{when.day} {when:%B %Y}"
 
 
+def moment(created: str) -> str:
+    """When a run began, to the minute: `2026-11-08 19:20`; as it stands in the manifest when it is no ISO date."""
+    try:
+        return f"{datetime.fromisoformat(created):%Y-%m-%d %H:%M}"
+    except ValueError:
+        return created
+
+
 def coverage(results: Sequence[Row]) -> list[tuple[str, str, str, int]]:
     """(status, word, sign, number of cases) of every status that occurs."""
     counted = Counter(row["status"] for row in results)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from . import units
 from .conditions import conditions, told_apart
 from .names import short
-from .summary import OPERATORS, date, machine
+from .summary import OPERATORS, date, machine, moment
 from .together import has_number
 from .together_facts import sources
 
@@ -124,14 +123,6 @@ def partial(together: Together) -> list[tuple[str, str, str, str]]:
         (_named(operator), ", ".join(letters), ", ".join(letter for letter in everyone if letter not in letters), _shapes(labels))
         for (operator, letters), labels in sorted(found.items(), key=lambda item: -len(item[1]))
     ]
-
-
-def moment(created: str) -> str:
-    """When a run began, to the minute; as it stands in the manifest when it is no ISO date."""
-    try:
-        return f"{datetime.fromisoformat(created):%Y-%m-%d %H:%M}"
-    except ValueError:
-        return created
 
 
 def method() -> list[tuple[str, str]]:

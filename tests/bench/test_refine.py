@@ -134,7 +134,9 @@ def test_six_bisections_are_the_most_between_two_lengths_of_the_plan() -> None:
 
 
 def test_a_length_that_failed_is_not_tried_again() -> None:
-    fails: Law = lambda length: None if 64 < length < 1024 else power(2)(length)  # noqa: E731 - a law like the others
+    def fails(length: int) -> float | None:
+        return None if 64 < length < 1024 else power(2)(length)
+
     made = Simulation({"attention/sdpa": power(0), "attention/eager": fails}, attention(64, 1024))
     made.refine()
     assert made.steps == [{256}]
